@@ -1,0 +1,1 @@
+"""Where agents run: pod documents, container backends and the sidecar. Imports nothing of devaipod_web."""

@@ -1,0 +1,132 @@
+"""The contract that every container backend keeps; `tests/pods/conformance.py` tests these sentences."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+from pods.spec import ImageInfo, LogLine, PodEvent, PodSpec, PodState, PullProgress
+
+
+class ExecSession(Protocol):
+    """A process in a running container, with its streams."""
+
+    async def read(self) -> bytes:
+        """The next output (both streams together); empty at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send input."""
+        ...
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the terminal's size, in characters."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection; safe to repeat."""
+        ...
+
+
+class ContainerBackend(Protocol):
+    """Where pods live. Every method is called from one event loop, concurrently for different pods, never
+    concurrently for the same pod except `pod`, `pods`, `logs` and `watch`, which may overlap with anything.
+    Any method may raise `BackendUnavailable`, and may then be repeated.
+    """
+
+    name: str
+
+    async def image(self, reference: str) -> ImageInfo | None:
+        """The image from the local store, or None. Never pulls."""
+        ...
+
+    async def pull(
+        self, reference: str, progress: Callable[[PullProgress], None] | None = None
+    ) -> ImageInfo:
+        """Have the image in the local store. Safe to repeat. Raises `ImageMissing`, `PullRefused`."""
+        ...
+
+    async def create_pod(self, spec: PodSpec) -> PodState:
+        """Make the pod, its volumes and containers, hand the new volumes to the agent's user, start the sidecar alone.
+
+        Called by the supervisor, possibly again after a crash: a pod that is there (even half made) is completed, a
+        volume that is there is neither emptied nor re-owned. On error, what a repeat could not complete is removed.
+        Raises `PodRefused`, `ImageMissing`, `QuotaExceeded`, `StartFailed`.
+        """
+        ...
+
+    async def start(self, pod: str, container: str) -> None:
+        """Start one container of the pod. Starting what runs succeeds. Raises `PodNotFound`, `StartFailed`."""
+        ...
+
+    async def pod(self, name: str) -> PodState | None:
+        """The pod now, or None when it is not there."""
+        ...
+
+    async def pods(self, labels: Mapping[str, str]) -> list[PodState]:
+        """All pods that carry these labels."""
+        ...
+
+    def watch(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
+        """Changes from now on, until the iterator is closed. May miss events: readers also look on a beat."""
+        ...
+
+    def logs(
+        self,
+        pod: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: str = "",
+    ) -> AsyncIterator[LogLine]:
+        """A container's log, from just after the cursor `since`, or the last `tail` lines, or all of it.
+
+        With `follow` it goes on until the container has exited and everything was read. Raises `PodNotFound`.
+        """
+        ...
+
+    async def exec(
+        self,
+        pod: str,
+        container: str,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> ExecSession:
+        """Run a program in a running container. Raises `PodNotFound`, `StartFailed`."""
+        ...
+
+    async def stop(self, pod: str, *, grace_seconds: float = 10) -> None:
+        """End all containers: agent first, then sidecar, each asked, then killed after the grace. Must not fail when the pod is
+        stopped or gone."""
+        ...
+
+    async def destroy(self, pod: str) -> None:
+        """Remove the pod and the volumes of kind `stdio`. Must not fail when it is gone."""
+        ...
+
+    async def volumes(self, labels: Mapping[str, str]) -> list[str]:
+        """Names of the volumes that carry these labels."""
+        ...
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume and what bounds it. Must not fail when it is gone."""
+        ...
+
+    async def volume_usage(self, name: str) -> tuple[int, int]:
+        """Bytes and inodes used in a volume; where no hard bound is possible the supervisor measures with this."""
+        ...
+
+    async def health(self) -> str:
+        """The backend's version when it answers. Raises `BackendUnavailable` with what to do."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads; safe to repeat."""
+        ...

@@ -1,0 +1,197 @@
+"""What a pod is, said once for every backend: plain dataclasses, no daemon, no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+LABEL_PREFIX = "io.devaipod."
+LABEL_INSTALLATION = LABEL_PREFIX + "installation"
+LABEL_RUN = LABEL_PREFIX + "run"
+LABEL_ATTEMPT = LABEL_PREFIX + "attempt"
+LABEL_PROJECT = LABEL_PREFIX + "project"
+LABEL_OWNER = LABEL_PREFIX + "owner"
+
+AGENT = "agent"
+SIDECAR = "sidecar"
+
+#: Where the sidecar's proxy listens inside the pod; the agent's only way out.
+PROXY_PORT = 8400
+#: Mount points that both sides of a pod must agree on.
+STDIO_DIR = "/run/devaipod-stdio"
+SOCKET_DIR = "/run/devaipod"
+TOKEN_DIR = "/run/devaipod-token"
+STATE_DIR = "/var/lib/devaipod"
+WORKSPACES_DIR = "/workspaces"
+
+#: Exit code of the agent's entry when its program is not in the image.
+EXIT_AGENT_MISSING = 42
+
+
+class VolumeKind(StrEnum):
+    """How long a volume lives and what bounds it."""
+
+    WORKSPACE = "workspace"  # bounded bytes and inodes, belongs to the run
+    HOME = "home"  # the agent's home, bounded, belongs to the run
+    STATE = "state"  # the sidecar's own, belongs to the run
+    STDIO = "stdio"  # two FIFOs, belongs to the pod
+
+
+@dataclass(frozen=True)
+class VolumeSpec:
+    """A named volume. `size_bytes` and `inodes` of 0 mean: no bound asked for."""
+
+    name: str
+    kind: VolumeKind
+    size_bytes: int = 0
+    inodes: int = 0
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One mount of a container: a volume of the pod by name, a host folder, or a tmpfs.
+
+    Exactly one of `volume`, `host_path` and `tmpfs_bytes` is set. `target` is absolute.
+    """
+
+    target: str
+    volume: str = ""
+    host_path: str = ""
+    tmpfs_bytes: int = 0
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one container: bytes of memory, cores, processes, bytes of its log kept by the backend."""
+
+    memory_bytes: int = 2 * 1024**3
+    cpus: float = 2.0
+    pids: int = 512
+    log_bytes: int = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """One container. `user` is `uid:gid`, or empty for the image's own (resolved before creation)."""
+
+    name: str
+    image: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    workdir: str = ""
+    mounts: tuple[Mount, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    read_only_root: bool = True
+    health_argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PodSpec:
+    """A pod: an agent and its sidecar over one loopback network, and their volumes.
+
+    `name` is a DNS-1123 label. `labels` are the `io.devaipod.*` keys, put on the pod and on each container.
+    `infra_image` is the image whose `infra_argv` holds the pod's namespaces. `handover` lists volumes to be
+    given to the agent's user when they are new.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    agent: ContainerSpec
+    sidecar: ContainerSpec
+    volumes: tuple[VolumeSpec, ...] = ()
+    extra: tuple[ContainerSpec, ...] = ()
+    infra_image: str = ""
+    infra_argv: tuple[str, ...] = ()
+
+
+class Phase(StrEnum):
+    """A container's state as any backend can say it."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What a container is doing now. `exit_code` is None until it exited. `started_at` is None before the start."""
+
+    name: str
+    id: str
+    phase: Phase
+    image: str
+    exit_code: int | None = None
+    oom_killed: bool = False
+    health: str = ""
+    error: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PodState:
+    """What a pod is doing now. `warnings` name guarantees that this host cannot give (say so on the run)."""
+
+    name: str
+    id: str
+    labels: Mapping[str, str]
+    created_at: datetime | None
+    containers: Mapping[str, ContainerState]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether any of the pod's containers runs."""
+        return any(c.phase is Phase.RUNNING for c in self.containers.values())
+
+
+@dataclass(frozen=True)
+class PodEvent:
+    """A pod or container changed; the reader asks `pod(name)` for what it is now."""
+
+    pod: str
+    container: str
+    what: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a container's log, without its newline.
+
+    `partial` says that the line goes on in the next record. `cursor` is the backend's own, opaque: given back as
+    `since` it resumes just after this line. `gap` says that the backend discarded lines before this one.
+    """
+
+    stream: Literal["stdout", "stderr"]
+    at: datetime
+    text: bytes
+    cursor: str
+    partial: bool = False
+    gap: bool = False
+
+
+@dataclass(frozen=True)
+class PullProgress:
+    """How far a pull is: a line to show and, where the registry says, a fraction from 0 to 1."""
+
+    message: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What is needed of an image: its id, size in bytes, environment and the numeric uid:gid of its user."""
+
+    id: str
+    size_bytes: int
+    user: str
+    env: Mapping[str, str]
+    home: str = ""

@@ -1,0 +1,46 @@
+"""People, their API tokens and one-time sign-in links. Roles are Django's groups."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+
+from devaipod_web.fields import KeyField
+
+
+class User(AbstractUser):
+    """A person. What a person may do follows from the roles (groups), see `permissions.py`."""
+
+    key = KeyField()
+
+    def __str__(self) -> str:
+        return self.get_full_name() or self.get_username()
+
+
+class ApiToken(models.Model):
+    """A bearer token of a person for CLI and orchestrators; only its hash is kept."""
+
+    key = KeyField()
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="tokens"
+    )
+    name = models.CharField(max_length=80)
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SignInLink(models.Model):
+    """A link that signs one person in, once, within ten minutes; only its hash is kept."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    spent_at = models.DateTimeField(null=True, blank=True)

@@ -1,0 +1,47 @@
+"""What a person is told when something about a run could not be done.
+
+RunError
+├── IllegalTransition    no row of TRANSITIONS leads there
+├── AlreadyAnswered      somebody else answered the permission request first
+├── NotNow               the run is in a state in which this cannot be done
+└── BadRequest           what was asked for contradicts itself
+"""
+
+from __future__ import annotations
+
+
+class RunError(Exception):
+    """Something about a run could not be done. `message` is a sentence, `next_step` another; both are shown."""
+
+    code = "run-error"
+    status = 409
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+
+class IllegalTransition(RunError):
+    """No row of TRANSITIONS leads there: a programming error, or a request that came too late."""
+
+    code = "illegal-transition"
+
+
+class AlreadyAnswered(RunError):
+    """The permission request has been answered; the message says by whom and how."""
+
+    code = "already-answered"
+
+
+class NotNow(RunError):
+    """The run is in a state in which this cannot be done."""
+
+    code = "not-now"
+
+
+class BadRequest(RunError):
+    """What was asked for contradicts itself or exceeds a limit."""
+
+    code = "bad-request"
+    status = 400

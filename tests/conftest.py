@@ -1,0 +1,79 @@
+"""People and things that most tests need. Alice (operator), Bob (reviewer), Charlie (stranger), and two more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from devaipod_web.accounts.models import User
+from devaipod_web.accounts.permissions import Role
+from devaipod_web.projects.models import Project
+from devaipod_web.runs.models import Run
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def person(db: None) -> Callable[..., User]:
+    """Make a person: `person("alice", Role.OPERATOR)`."""
+    from django.contrib.auth.models import Group
+
+    def make(name: str, role: Role | None = None) -> User:
+        user = User.objects.create_user(name, password=PASSWORD, first_name=name.capitalize())
+        if role is not None:
+            user.groups.add(Group.objects.get_or_create(name=role)[0])
+        return user
+
+    return make
+
+
+@pytest.fixture
+def viewer(person: Callable[..., User]) -> User:
+    """Vera may look."""
+    return person("vera", Role.VIEWER)
+
+
+@pytest.fixture
+def operator(person: Callable[..., User]) -> User:
+    """Alice may launch."""
+    return person("alice", Role.OPERATOR)
+
+
+@pytest.fixture
+def reviewer(person: Callable[..., User]) -> User:
+    """Bob may promote."""
+    return person("bob", Role.REVIEWER)
+
+
+@pytest.fixture
+def manager(person: Callable[..., User]) -> User:
+    """Mona may do everything."""
+    return person("mona", Role.MANAGER)
+
+
+@pytest.fixture
+def stranger(person: Callable[..., User]) -> User:
+    """Charlie has an account and no role."""
+    return person("charlie")
+
+
+@pytest.fixture
+def project(db: None) -> Project:
+    """A project with the scripted demo; its upstream is never contacted."""
+    return Project.objects.create(
+        slug="payments", name="Payments", upstream_url="https://forge.example/acme/payments.git"
+    )
+
+
+@pytest.fixture
+def run(project: Project, operator: User) -> Run:
+    """A queued run of Alice's."""
+    return Run.objects.create(
+        project=project,
+        owner=operator,
+        title="Retry webhooks",
+        task="Retry webhooks with back-off.",
+        agent="opencode",
+        wall_seconds=3600,
+    )

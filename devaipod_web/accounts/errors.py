@@ -1,0 +1,49 @@
+"""What a person is told when something about people or tokens could not be done.
+
+AccountError
+├── LinkSpent          the sign-in link was used, is too old, or never was
+├── TooManyAttempts    sign-in is closed for a while
+├── LastManager        nobody would be left who may manage people
+└── BadName            a name that is taken or cannot be one
+"""
+
+from __future__ import annotations
+
+
+class AccountError(Exception):
+    """Something about people or tokens could not be done. `message` is a sentence, `next_step` another."""
+
+    code = "account-error"
+    status = 409
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+
+class LinkSpent(AccountError):
+    """The sign-in link was used before, is too old, or never was: make another one."""
+
+    code = "link-spent"
+    status = 410
+
+
+class TooManyAttempts(AccountError):
+    """Sign-in is closed for a while for this name from this address, or for this address."""
+
+    code = "too-many-attempts"
+    status = 429
+
+
+class LastManager(AccountError):
+    """The change would leave nobody who may manage people: make somebody else a manager first."""
+
+    code = "last-manager"
+
+
+class BadName(AccountError):
+    """A name that is taken, empty or too long."""
+
+    code = "bad-name"
+    status = 400

@@ -119,6 +119,7 @@ class RunPod(models.Model):
     control_digest = models.CharField(max_length=64, unique=True)
     data_digest = models.CharField(max_length=64, unique=True)
     last_source_seq = models.PositiveBigIntegerField(default=0)
+    event_bytes = models.PositiveBigIntegerField(default=0)
     session_id = models.CharField(max_length=300, blank=True)
     steps = models.JSONField(
         default=dict, blank=True, help_text="{step: ISO time at which it was done}"

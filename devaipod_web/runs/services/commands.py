@@ -1,15 +1,19 @@
-"""Queue something for a run's sidecar."""
+"""What a run's sidecar is to do: queued, sent, then applied or refused, in order, once by key."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 
-from devaipod_web.runs.models import Run, RunCommand, RunPod
+from devaipod_web.runs.models import CommandState, Run, RunCommand, RunPod
+from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.wake import wake
 from pods.sidecar.protocol import CommandKind
+
+OPEN = (CommandState.QUEUED, CommandState.SENT)
 
 
 def enqueue(
@@ -24,3 +28,25 @@ def enqueue(
         )
         wake(key)
     return command
+
+
+def pending(pod: RunPod) -> list[RunCommand]:
+    """What this pod's sidecar has still to do, by number.
+
+    A pod that was told to stop, or whose run has ended, gets only what is addressed to it: a prompt that came since belongs
+    to the next attempt.
+    """
+    found = RunCommand.objects.filter(run_id=pod.run_id, state__in=OPEN)
+    own = Q(pod=pod)
+    told_to_stop = RunCommand.objects.filter(pod=pod, kind=CommandKind.STOP).exists()
+    state = Run.objects.values_list("state", flat=True).get(pk=pod.run_id)
+    if not told_to_stop and state not in ENDED:
+        own |= Q(pod=None)
+    return list(found.filter(own).order_by("number"))
+
+
+def mark_sent(ids: Iterable[int], pod: RunPod) -> None:
+    """Note that these commands went out to `pod`; those already done stay done."""
+    RunCommand.objects.filter(
+        pk__in=list(ids), run_id=pod.run_id, state=CommandState.QUEUED
+    ).update(state=CommandState.SENT)

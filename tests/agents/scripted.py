@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""An ACP agent for tests that does what the prompt says, line by line; speaks the real protocol (version 1) on stdio.
+
+Directives, one a line of the prompt; anything else is echoed as a message:
+
+    log COUNT PER_SECOND     lines `line <n> <unix time in ns>` to standard error, at random intervals with that mean rate
+    ask TITLE                a permission request; the answer is said as a message
+    write PATH TEXT          a file in the workspace
+    commit MESSAGE           git add and commit
+    push                     git push to the remote
+    sleep SECONDS            nothing, for that long
+    die CODE                 exit at once, in the middle of the turn
+    eat MEGABYTES            allocate and touch memory
+    junk                     a line on standard output that is no JSON
+    call                     one chat completion through OPENAI_BASE_URL; what came back is said
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+
+class Agent:
+    """One session over standard input and output."""
+
+    def __init__(self) -> None:
+        self.cwd = Path.cwd()
+        self.session = ""
+        self.next_id = 1000
+        self.cancelled = False
+
+    def send(self, message: dict[str, Any]) -> None:
+        """One JSON-RPC message on one line."""
+        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        sys.stdout.flush()
+
+    def update(self, update: dict[str, Any]) -> None:
+        """A session/update notification."""
+        self.send(
+            {"method": "session/update", "params": {"sessionId": self.session, "update": update}}
+        )
+
+    def say(self, text: str) -> None:
+        """A piece of the agent's message."""
+        self.update(
+            {
+                "sessionUpdate": "agent_message_chunk",
+                "content": {"type": "text", "text": text + "\n"},
+            }
+        )
+
+    def serve(self) -> None:
+        """Answer requests until standard input ends."""
+        for line in sys.stdin:
+            message = json.loads(line)
+            method, params = message.get("method"), message.get("params") or {}
+            if method == "initialize":
+                result: Any = {
+                    "protocolVersion": 1,
+                    "agentCapabilities": {"loadSession": True},
+                    "agentInfo": {"name": "scripted", "version": "1"},
+                    "authMethods": [],
+                }
+            elif method in ("session/new", "session/load"):
+                self.cwd = Path(params["cwd"])
+                self.session = params.get("sessionId") or f"s-{time.time_ns()}"
+                result = {"sessionId": self.session} if method == "session/new" else {}
+            elif method == "session/prompt":
+                self.cancelled = False
+                for part in params["prompt"]:
+                    self.play(part.get("text", ""))
+                result = {"stopReason": "cancelled" if self.cancelled else "end_turn"}
+            elif method == "session/cancel":
+                self.cancelled = True
+                continue
+            elif "id" in message and method:
+                self.send(
+                    {"id": message["id"], "error": {"code": -32601, "message": "Method not found"}}
+                )
+                continue
+            else:
+                continue
+            self.send({"id": message["id"], "result": result})
+
+    def play(self, text: str) -> None:
+        """Do what each line says."""
+        for line in text.splitlines():
+            word, _, rest = line.strip().partition(" ")
+            act = getattr(self, f"do_{word}", None)
+            if act is None:
+                self.say(line)
+            else:
+                act(rest)
+
+    def do_log(self, rest: str) -> None:
+        """Lines on standard error."""
+        count, rate = rest.split()
+        for number in range(int(count)):
+            sys.stderr.write(f"line {number} {time.time_ns()}\n")
+            sys.stderr.flush()
+            time.sleep(random.expovariate(float(rate)))
+        self.say(f"logged {count}")
+
+    def do_ask(self, title: str) -> None:
+        """A permission request."""
+        self.next_id += 1
+        call = {
+            "toolCallId": f"call-{self.next_id}",
+            "title": title,
+            "kind": "execute",
+            "status": "pending",
+        }
+        self.update({"sessionUpdate": "tool_call", **call})
+        options = [
+            {"optionId": "once", "name": "Allow once", "kind": "allow_once"},
+            {"optionId": "always", "name": "Allow always", "kind": "allow_always"},
+            {"optionId": "no", "name": "Refuse", "kind": "reject_once"},
+        ]
+        self.send(
+            {
+                "id": self.next_id,
+                "method": "session/request_permission",
+                "params": {"sessionId": self.session, "toolCall": call, "options": options},
+            }
+        )
+        for line in sys.stdin:
+            answer = json.loads(line)
+            if answer.get("id") == self.next_id and "method" not in answer:
+                outcome = answer.get("result", {}).get("outcome", {})
+                self.say(f"answer: {outcome.get('optionId') or outcome.get('outcome')}")
+                return
+            if answer.get("method") == "session/cancel":
+                self.cancelled = True
+
+    def do_write(self, rest: str) -> None:
+        """A file in the workspace, shown as a tool call with a diff."""
+        name, _, text = rest.partition(" ")
+        path = self.cwd / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+        self.update(
+            {
+                "sessionUpdate": "tool_call",
+                "toolCallId": f"write-{time.time_ns()}",
+                "title": name,
+                "kind": "edit",
+                "status": "completed",
+                "content": [
+                    {"type": "diff", "path": str(path), "oldText": None, "newText": text + "\n"}
+                ],
+            }
+        )
+
+    def do_commit(self, message: str) -> None:
+        """Everything in the workspace as one commit."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", message or "Change")
+
+    def do_push(self, _: str) -> None:
+        """The present branch to the remote."""
+        self.git("push", "-q", "origin", "HEAD")
+
+    def git(self, *words: str) -> None:
+        """Run git in the workspace and say what it printed when it failed."""
+        done = subprocess.run(["git", *words], cwd=self.cwd, capture_output=True, text=True)
+        if done.returncode:
+            self.say(f"git {words[0]} failed: {done.stderr[-300:]}")
+
+    def do_sleep(self, seconds: str) -> None:
+        """Nothing."""
+        time.sleep(float(seconds))
+
+    def do_die(self, code: str) -> None:
+        """The end, without a word to the client."""
+        sys.stderr.write("dying as told\n")
+        sys.stderr.flush()
+        os._exit(int(code or 1))
+
+    def do_eat(self, megabytes: str) -> None:
+        """Memory that is really used."""
+        self.eaten = bytearray(os.urandom(1024)) * (int(megabytes) * 1024)
+
+    def do_junk(self, _: str) -> None:
+        """Something that is no JSON-RPC."""
+        sys.stdout.write("this is not JSON\n")
+        sys.stdout.flush()
+
+    def do_call(self, _: str) -> None:
+        """One request to the model."""
+        base = os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8400/llm/v1"
+        body = {
+            "model": os.environ.get("OPENAI_MODEL", "any"),
+            "messages": [{"role": "user", "content": "hello"}],
+        }
+        request = urllib.request.Request(
+            f"{base}/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                text = answer.read(4000).decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            text = f"{error.code} {error.read(1000).decode(errors='replace')}"
+        except OSError as error:
+            text = f"no answer: {error}"
+        self.say(f"model: {text[:1500]}")
+
+
+if __name__ == "__main__":
+    Agent().serve()

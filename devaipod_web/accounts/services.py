@@ -86,7 +86,7 @@ def spend_link(secret: str) -> User:
                 "This sign-in link has been used, or is older than ten minutes.",
                 next_step="Run `devaipod sign-in-link` on the host, or ask a manager for a new one.",
             )
-        audit.write(user, "signed_in", target=user.username, detail={"by": "link"})
+        audit.write(user, "person.signed_in", target=user.username, detail={"by": "link"})
     return user
 
 
@@ -125,7 +125,10 @@ def change_role(by: User, user: User, *, role: Role) -> None:
             user.is_superuser = False
             user.save(update_fields=["is_superuser"])
         audit.write(
-            by, "person.role", target=user.username, detail={"from": before or "", "to": role}
+            by,
+            "person.role_changed",
+            target=user.username,
+            detail={"from": before or "", "to": role},
         )
 
 
@@ -157,7 +160,7 @@ def change_password(user: User, password: str) -> None:
     with transaction.atomic():
         user.set_password(password)
         user.save(update_fields=["password"])
-        audit.write(user, "person.password", target=user.username)
+        audit.write(user, "person.password_changed", target=user.username)
 
 
 def _managers() -> QuerySet[User]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from django.contrib.auth.models import Group
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 from django.utils import timezone
 
 from devaipod_web.accounts.errors import BadName, LastManager, LinkSpent
@@ -86,8 +87,53 @@ def spend_link(secret: str) -> User:
                 "This sign-in link has been used, or is older than ten minutes.",
                 next_step="Run `devaipod sign-in-link` on the host, or ask a manager for a new one.",
             )
-        audit.write(user, "person.signed_in", target=user.username, detail={"by": "link"})
+        signed_in(user, how="link")
     return user
+
+
+def signed_in(user: User, *, how: str) -> None:
+    """Write into the audit log that a person signed in."""
+    audit.write(user, "person.signed_in", target=user.username, detail={"by": how})
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """A person as the list shows them."""
+
+    user: User
+    role: Role | None
+    tokens: int
+    last_token_use: datetime | None
+
+
+def everybody() -> list[Somebody]:
+    """All people, the active ones first, by name."""
+    live = Q(tokens__revoked_at=None)
+    rows = (
+        User.objects.prefetch_related("groups")
+        .annotate(
+            token_count=Count("tokens", filter=live, distinct=True),
+            token_used=Max("tokens__last_used_at", filter=live),
+        )
+        .order_by("-is_active", "username")
+    )
+    return [
+        Somebody(
+            user=row,
+            role=stored_role(row),
+            tokens=row.token_count,
+            last_token_use=row.token_used,
+        )
+        for row in rows
+    ]
+
+
+def stored_role(user: User) -> Role | None:
+    """The highest role that is written down for a person, active or not."""
+    if user.is_superuser:
+        return Role.MANAGER
+    names = {group.name for group in user.groups.all()}
+    return next((role for role in reversed(ORDER) if role in names), None)
 
 
 def add_person(by: User, username: str, *, role: Role, full_name: str = "") -> User:

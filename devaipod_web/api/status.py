@@ -1,0 +1,41 @@
+"""What this installation is doing, in a few figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from ninja import Router
+
+from devaipod_web import __version__, home
+from devaipod_web.accounts.permissions import role_of
+from devaipod_web.api.auth import caller
+from devaipod_web.api.routing import operation
+from devaipod_web.api.schemas import StatusOut
+from devaipod_web.reviews.models import Review, ReviewState
+from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
+from devaipod_web.runs.states import ACTIVE, State
+
+router = Router(tags=["status"])
+
+
+@operation(router, "GET", "", operation_id="status", response=StatusOut)
+def status(request: HttpRequest) -> dict[str, Any]:
+    """This installation, the caller, and what waits."""
+    from devaipod_web.runs.supervisor.status import service
+
+    user = caller(request)
+    return {
+        "version": __version__,
+        "installation": home.installation_id(),
+        "user": user.username,
+        "role": role_of(user) or "",
+        "max_runs": settings.MAX_RUNS,
+        "active_runs": Run.objects.filter(state__in=ACTIVE).count(),
+        "queued_runs": Run.objects.filter(state=State.QUEUED).count(),
+        "waiting_permissions": PermissionRequest.objects.filter(state=PermissionState.OPEN).count(),
+        "open_reviews": Review.objects.filter(state=ReviewState.OPEN).count(),
+        "supervisor_last_beat": service.last_beat,
+        "supervisor_error": service.last_error or "",
+    }

@@ -1,0 +1,1 @@
+"""The pods' door: an ASGI application of its own, reached only over the gateway's Unix socket."""

@@ -1,0 +1,176 @@
+"""The gateway's application: its own small table of routes, and nothing of the web app's.
+
+A path counts byte for byte: it is compared undecoded, so that no encoded spelling reaches a route. Every route but 404
+asks for a token; which of the two kinds stands in the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from devaipod_web.gateway import git, sidecar, tokens
+from devaipod_web.gateway.http import ClientGone, Receive, Request, Response, Scope, Send, TooLarge
+from devaipod_web.gateway.tokens import Caller, TokenKind
+from devaipod_web.llm import proxy
+
+log = structlog.get_logger("devaipod.gateway")
+
+#: How often a request that lasts asks whether its token still lives, in seconds.
+RECHECK_SECONDS = 2.0
+#: Requests of one run that may be under way at once; a flood of one run must not take everybody's room.
+MAX_REQUESTS_PER_RUN = 32
+
+Handler = Callable[[Caller, Request, Response], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route for requests with the data token. `path` is matched against the whole undecoded path."""
+
+    method: str
+    path: re.Pattern[str]
+    handler: Handler
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", re.compile(r"/llm/v1/chat/completions"), proxy.chat_completions),
+    Route("GET", re.compile(r"/llm/v1/models"), proxy.models),
+    Route("GET", re.compile(r"/git/repo\.git/info/refs"), git.info_refs),
+    Route("POST", re.compile(r"/git/repo\.git/git-upload-pack"), git.upload_pack),
+    Route("POST", re.compile(r"/git/repo\.git/git-receive-pack"), git.receive_pack),
+)
+SIDECAR_PATH = "/sidecar"
+
+_under_way: Counter[int] = Counter()
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application that listens on the gateway's socket."""
+    if scope["type"] == "http":
+        await _http(Request(scope, receive), Response(send))
+    elif scope["type"] == "websocket":
+        await _websocket(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await sidecar.close_all()
+    await git.drain()
+    await proxy.close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    await receive()  # websocket.connect
+    if request.path != SIDECAR_PATH:
+        await send({"type": "websocket.close", "code": 4404})
+        return
+    caller = await tokens.find(request.bearer) if request.bearer else None
+    if caller is None or caller.kind is not TokenKind.CONTROL:
+        await sidecar.refuse(send, wrong_kind=caller is not None)
+        return
+    await sidecar.serve(caller, request.bearer, receive, send)
+
+
+async def _http(request: Request, response: Response) -> None:
+    routes = [route for route in ROUTES if route.path.fullmatch(request.path)]
+    if not routes:
+        what = "takes websockets only" if request.path == SIDECAR_PATH else "is not served here"
+        await response.error(404, f"This path {what}.", code="not-found")
+        return
+    caller = await tokens.find(request.bearer) if request.bearer else None
+    if caller is None:
+        await response.error(
+            401,
+            "The run token is missing, unknown, or its pod has ended.",
+            code="token-refused",
+            headers=[("www-authenticate", "Bearer")],
+        )
+        return
+    if caller.kind is not TokenKind.DATA:
+        await response.error(
+            403,
+            "The control token does not count here: send the data token.",
+            code="wrong-token",
+        )
+        return
+    route = next((route for route in routes if route.method == request.method), None)
+    if route is None:
+        allowed = ", ".join(sorted({route.method for route in routes}))
+        await response.error(
+            405, f"Use {allowed} here.", code="method-not-allowed", headers=[("allow", allowed)]
+        )
+        return
+    await _run(route.handler, caller, request, response)
+
+
+async def _run(handler: Handler, caller: Caller, request: Request, response: Response) -> None:
+    if _under_way[caller.run_id] >= MAX_REQUESTS_PER_RUN:
+        await response.error(
+            429,
+            f"This run has {MAX_REQUESTS_PER_RUN} requests under way: wait for one to end.",
+            code="too-many-requests",
+            headers=[("retry-after", "1")],
+        )
+        return
+    _under_way[caller.run_id] += 1
+    try:
+        with structlog.contextvars.bound_contextvars(run=caller.run_key, pod=caller.pod_name):
+            async with _while_token_lives(request.bearer):
+                await handler(caller, request, response)
+    except ClientGone:
+        return
+    except TooLarge:
+        if not response.started:
+            await response.error(413, "The request's body is too large.", code="too-large")
+    except _TokenDied:
+        if not response.started:
+            await response.error(401, "The run's pod has ended.", code="token-refused")
+        else:
+            # An answer that is cut must not look complete: without the last chunk the client sees the break.
+            raise
+    finally:
+        _under_way[caller.run_id] -= 1
+        if not _under_way[caller.run_id]:
+            del _under_way[caller.run_id]
+
+
+class _TokenDied(Exception):
+    """The pod ended while one of its requests was under way."""
+
+
+@contextlib.asynccontextmanager
+async def _while_token_lives(token: str) -> AsyncIterator[None]:
+    """Cancel what runs inside soon after the token died."""
+    doing = asyncio.current_task()
+    assert doing is not None
+    died = False
+
+    async def look() -> None:
+        nonlocal died
+        while await tokens.find(token) is not None:  # noqa: ASYNC110 - only the database knows
+            await asyncio.sleep(RECHECK_SECONDS)
+        died = True
+        doing.cancel()
+
+    looking = asyncio.create_task(look(), name="gateway-token-recheck")
+    try:
+        yield
+    except asyncio.CancelledError:
+        if died and not doing.uncancel():
+            raise _TokenDied from None
+        raise
+    finally:
+        looking.cancel()

@@ -1,0 +1,235 @@
+"""The demo provider: the scripted demo of `demo_script` in OpenAI's chat form, whole or as a stream.
+
+It is a product feature for trying devaipod without a model key, and is labelled "scripted demo, no AI" wherever it
+shows. It stands where a provider's HTTP answer would stand: `answer` yields the bytes of the response body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from devaipod_web.llm import demo_tools
+from devaipod_web.llm.demo_script import LABEL, Result, Step, Task, story
+
+MODEL = "scripted-demo"
+#: The pace of a stream: so many words, then a pause of so many seconds.
+WORDS_AT_ONCE = 12
+PAUSE_SECONDS = 0.03
+#: Characters that count as one token, where nothing better is known.
+CHARACTERS_PER_TOKEN = 4
+#: Text that agents add to a person's message on their own.
+SYNTHETIC = re.compile(
+    r"\s*<(system-reminder|environment_context|environment_details|user_instructions)>"
+)
+WORKING_DIRECTORY = re.compile(
+    r"(?:working directory|cwd)[^/\n]{0,20}(/[^\s<>\"'`]*)", re.IGNORECASE
+)
+
+
+class DemoFails(Exception):
+    """The task asked the demo to answer like a provider that is down."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"demo: fail {status}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the demo says next, with token counts estimated from the characters."""
+
+    step: Step
+    tokens_in: int
+    tokens_out: int
+    hang: bool = False
+
+
+def reply(request: dict[str, Any]) -> Reply:
+    """The next reply of the conversation that the request carries. Raises `DemoFails` where the task asks for it."""
+    messages = [m for m in request.get("messages") or [] if isinstance(m, dict)]
+    tools = demo_tools.offered(request)
+    start, turn = _turn(messages)
+    task = Task.parse(_text(messages[start])) if messages else Task("", ())
+    if not tools:
+        step = _without_tools(messages, task)
+        hang = False
+    else:
+        hang = task.has("hang")
+        if task.has("fail"):
+            status = task.value("fail")
+            raise DemoFails(int(status) if re.fullmatch(r"[45]\d\d", status) else 500)
+        step = _play(messages, start, task, tools, turn)
+    said = step.text + json.dumps(step.arguments)
+    return Reply(
+        step,
+        tokens_in=len(json.dumps(messages)) // CHARACTERS_PER_TOKEN + 1,
+        tokens_out=len(said) // CHARACTERS_PER_TOKEN + 1,
+        hang=hang,
+    )
+
+
+def _play(
+    messages: list[dict[str, Any]],
+    start: int,
+    task: Task,
+    tools: list[demo_tools.Tool],
+    turn: int,
+) -> Step:
+    told = story(task, tools, turn=turn, folder=_folder(messages))
+    try:
+        step = next(told)
+        for result in _results(messages[start + 1 :]):
+            step = told.send(result)
+    except StopIteration as end:
+        return Step(str(end.value))
+    return step
+
+
+def _results(messages: list[dict[str, Any]]) -> list[Result]:
+    """The results of the calls of this turn, in the order of the calls."""
+    texts = {
+        str(m.get("tool_call_id")): _text(m)
+        for m in messages
+        if m.get("role") in ("tool", "function")
+    }
+    results = []
+    for message in messages:
+        for call in message.get("tool_calls") or []:
+            key = str(call.get("id")) if isinstance(call, dict) else ""
+            results.append(Result(texts.get(key, "")))
+    return results
+
+
+def _turn(messages: list[dict[str, Any]]) -> tuple[int, int]:
+    """Index of the last message that a person wrote, and how many such there are."""
+    prompts = [
+        index
+        for index, message in enumerate(messages)
+        if message.get("role") == "user"
+        and not SYNTHETIC.match(_text(message) or "<system-reminder>")
+    ]
+    return (prompts[-1], len(prompts)) if prompts else (len(messages) - 1, 1)
+
+
+def _without_tools(messages: list[dict[str, Any]], task: Task) -> Step:
+    """Agents ask without tools for a title, or for a summary when a conversation grows long."""
+    asked = " ".join(_text(m) for m in messages if m.get("role") in ("system", "developer")).lower()
+    asked += " ".join(_text(m) for m in messages if m.get("role") == "user").lower()[:2000]
+    if "title" in asked:
+        # Agents put their own request before the person's words, or after it: the longest message is the task.
+        words = max(
+            (_text(m) for m in messages if m.get("role") == "user"), key=len, default=task.words
+        )
+        return Step(Task.parse(words).title)
+    if "summar" in asked or "compact" in asked:
+        return Step(f"The conversation so far was played by the {LABEL}. The task: {task.title}.")
+    return Step(f"This is the {LABEL}. It can only play its script in an agent that offers tools.")
+
+
+def _folder(messages: list[dict[str, Any]]) -> str:
+    """The working folder that the agent's system prompt names, or nothing."""
+    for message in messages:
+        own = message.get("role") in ("system", "developer")
+        if own and (found := WORKING_DIRECTORY.search(_text(message))):
+            return found.group(1).rstrip("/.,")
+    return ""
+
+
+def _text(message: dict[str, Any]) -> str:
+    """The words of a message, whichever of the two shapes its content has."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(
+        part["text"]
+        for part in parts
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
+
+
+# --- The wire form --------------------------------------------------------------------------------------------
+
+
+def whole(request: dict[str, Any], said: Reply) -> dict[str, Any]:
+    """The reply as one `chat.completion` object."""
+    message: dict[str, Any] = {"role": "assistant", "content": said.step.text}
+    if said.step.tool:
+        message["tool_calls"] = [_call(said.step)]
+    return {
+        **_frame("chat.completion"),
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": _finish(said.step), "logprobs": None}
+        ],
+        "usage": _usage(said),
+    }
+
+
+async def stream(request: dict[str, Any], said: Reply) -> AsyncGenerator[bytes, None]:
+    """The reply as server-sent events, at a pace that people can follow."""
+    frame = _frame("chat.completion.chunk")
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choices = [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
+        return _event({**frame, "choices": choices})
+
+    yield chunk({"role": "assistant", "content": ""})
+    words = re.findall(r"\S+\s*", said.step.text)
+    for start in range(0, len(words), WORDS_AT_ONCE):
+        yield chunk({"content": "".join(words[start : start + WORDS_AT_ONCE])})
+        await asyncio.sleep(PAUSE_SECONDS)
+    if said.step.tool:
+        call = _call(said.step)
+        arguments = call["function"].pop("arguments")
+        call["function"]["arguments"] = ""
+        yield chunk({"tool_calls": [{"index": 0, **call}]})
+        half = len(arguments) // 2
+        for piece in (arguments[:half], arguments[half:]):
+            yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+            await asyncio.sleep(PAUSE_SECONDS)
+    yield chunk({}, _finish(said.step))
+    options = request.get("stream_options")
+    if isinstance(options, dict) and options.get("include_usage"):
+        yield _event({**frame, "choices": [], "usage": _usage(said)})
+    yield b"data: [DONE]\n\n"
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def _frame(kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-demo-{secrets.token_hex(8)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": MODEL,
+        "system_fingerprint": LABEL,
+    }
+
+
+def _call(step: Step) -> dict[str, Any]:
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "type": "function",
+        "function": {"name": step.tool, "arguments": json.dumps(step.arguments)},
+    }
+
+
+def _finish(step: Step) -> str:
+    return "tool_calls" if step.tool else "stop"
+
+
+def _usage(said: Reply) -> dict[str, int]:
+    return {
+        "prompt_tokens": said.tokens_in,
+        "completion_tokens": said.tokens_out,
+        "total_tokens": said.tokens_in + said.tokens_out,
+    }

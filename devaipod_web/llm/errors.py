@@ -1,0 +1,81 @@
+"""What can go wrong between a run and its model.
+
+ModelError
+├── RequestRefused      the gateway does not pass the request: too large, not JSON, reaches further than the model
+├── NotConfigured       the run has no model, or its provider's credential cannot be read
+├── CredentialRefused   the provider does not take the key
+├── RateLimited         the provider's limit is reached
+├── ProviderRefused     the provider answers 4xx: unknown model, context too long, …
+├── ProviderFailed      the provider answers 5xx, breaks off, or says something that is no answer
+└── ProviderSilent      the provider cannot be reached, or a time-out passed
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """A model request that did not go well. `message` and `next_step` are sentences for people and for the agent.
+
+    `status` is what the agent is told; agents repeat 429 and 5xx by themselves.
+    """
+
+    code = "model-error"
+    status = 502
+
+    def __init__(
+        self, message: str, *, next_step: str = "", status: int | None = None, retry_after: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.status = status or self.status
+        self.retry_after = retry_after
+
+
+class RequestRefused(ModelError):
+    """The gateway does not pass the request on."""
+
+    code = "request-refused"
+    status = 400
+
+
+class NotConfigured(ModelError):
+    """The run's provider or model is not set up; a manager mends it."""
+
+    code = "not-configured"
+    status = 400
+
+
+class CredentialRefused(ModelError):
+    """The provider answered 401 or 403; a manager checks the key."""
+
+    code = "credential-refused"
+    status = 401
+
+
+class RateLimited(ModelError):
+    """The provider answered 429; the agent may repeat later."""
+
+    code = "rate-limited"
+    status = 429
+
+
+class ProviderRefused(ModelError):
+    """The provider answered another 4xx; repeating the same request will not help."""
+
+    code = "provider-refused"
+    status = 400
+
+
+class ProviderFailed(ModelError):
+    """The provider answered 5xx, broke off, or said something that is no answer."""
+
+    code = "provider-failed"
+    status = 502
+
+
+class ProviderSilent(ModelError):
+    """The provider could not be reached, or said nothing for too long."""
+
+    code = "provider-silent"
+    status = 504

@@ -1,0 +1,207 @@
+"""The connection to a provider: its address checked when it is dialled, its key added here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from devaipod_web.forges import guard
+from devaipod_web.forges.errors import ForgeError
+from devaipod_web.llm.errors import (
+    CredentialRefused,
+    ModelError,
+    NotConfigured,
+    ProviderFailed,
+    ProviderRefused,
+    ProviderSilent,
+    RateLimited,
+)
+
+CONNECT_SECONDS = 10
+#: Longest wait for the first byte of an answer, and between two pieces of it.
+FIRST_BYTE_SECONDS = 120
+IDLE_SECONDS = 120
+MAX_ERROR_BYTES = 16 * 1024
+MAX_CONNECTIONS = 200
+#: What may be a credential in a provider's own words ("Incorrect API key provided: sk-…").
+LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|gsk|xai|AIza)[-_A-Za-z0-9*.]{8,}")
+
+
+class _GuardedResolver(AbstractResolver):
+    """Names are resolved and their addresses checked by the guard each time a connection is made."""
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await asyncio.to_thread(guard.resolve, host, port, scheme=self._scheme)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class Upstream:
+    """One provider's chat address with its key."""
+
+    name: str
+    base_url: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        """Where chat completions are asked for."""
+        return f"{self.base_url.rstrip('/')}/chat/completions"
+
+
+_sessions: dict[str, aiohttp.ClientSession] = {}
+
+
+def _session(scheme: str) -> aiohttp.ClientSession:
+    found = _sessions.get(scheme)
+    # A session belongs to the loop that it was made in; tests have one loop each.
+    if found is None or found.closed or found._loop is not asyncio.get_running_loop():
+        found = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=_GuardedResolver(scheme), limit=MAX_CONNECTIONS, use_dns_cache=False
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=True,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            read_bufsize=256 * 1024,
+        )
+        _sessions[scheme] = found
+    return found
+
+
+async def close() -> None:
+    """Close the connections to providers; at the server's end."""
+    for session in list(_sessions.values()):
+        await session.close()
+    _sessions.clear()
+
+
+async def ask(upstream: Upstream, body: bytes, *, accept: str) -> aiohttp.ClientResponse:
+    """Send a request and return the answer whose first byte has come. Raises `ModelError` for everything but a 2xx."""
+    try:
+        checked = await asyncio.to_thread(guard.open_url, upstream.base_url)
+    except ForgeError as error:
+        raise NotConfigured(
+            f"The provider {upstream.name} cannot be used: {error.message}",
+            next_step=error.next_step,
+        ) from error
+    headers = {"Content-Type": "application/json", "Accept": accept, "User-Agent": "devaipod"}
+    if upstream.key:
+        headers["Authorization"] = f"Bearer {upstream.key}"
+    try:
+        async with asyncio.timeout(FIRST_BYTE_SECONDS):
+            response = await _session(checked.scheme).post(
+                upstream.url, data=body, headers=headers, allow_redirects=False
+            )
+    except TimeoutError as error:
+        raise ProviderSilent(
+            f"The provider {upstream.name} did not answer within {FIRST_BYTE_SECONDS} seconds.",
+            next_step="The agent may try again; if it stays silent, look at the provider's status page.",
+        ) from error
+    except (aiohttp.ClientError, OSError, ForgeError) as error:
+        raise ProviderSilent(
+            f"The provider {upstream.name} cannot be reached: {_short(error)}",
+            next_step="Check the provider's base address and that this host may reach it.",
+        ) from error
+    if 200 <= response.status < 300:
+        return response
+    try:
+        raise await _refusal(upstream, response)
+    finally:
+        response.close()
+
+
+async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> ModelError:
+    status = response.status
+    words = masked(await _words(response), upstream.key)
+    said = f": {words}" if words else "."
+    if status in (401, 403):
+        return CredentialRefused(
+            f"The provider {upstream.name} refused its key ({status}){said}",
+            next_step="A manager enters a valid key on the Providers page.",
+            status=status,
+        )
+    if status == 429:
+        return RateLimited(
+            f"The provider {upstream.name} is at its limit (429){said}",
+            next_step="Wait, or raise the limit with the provider.",
+            retry_after=response.headers.get("Retry-After", "")[:40],
+        )
+    if 300 <= status < 400:
+        return NotConfigured(
+            f"The provider {upstream.name} sends elsewhere ({status}), and redirects are not followed.",
+            next_step="Enter the address that it redirects to as the provider's base address.",
+        )
+    if 400 <= status < 500:
+        return ProviderRefused(
+            f"The provider {upstream.name} refused the request ({status}){said}",
+            next_step="Check the model's name and the length of the conversation.",
+            status=status,
+        )
+    return ProviderFailed(
+        f"The provider {upstream.name} failed ({status}){said}",
+        next_step="The agent may try again; if it goes on, look at the provider's status page.",
+    )
+
+
+async def _words(response: aiohttp.ClientResponse) -> str:
+    """What the provider says about its error, at most 500 characters."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            data = await response.content.read(MAX_ERROR_BYTES)
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return ""
+    text = data.decode(errors="replace").strip()
+    if "json" in response.headers.get("Content-Type", ""):
+        text = _message(text) or text
+    elif text.startswith("<"):
+        return ""
+    return " ".join(text.split())[:500]
+
+
+def _message(text: str) -> str:
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    error = value.get("error", value) if isinstance(value, Mapping) else value
+    message = error.get("message") if isinstance(error, Mapping) else error
+    return message if isinstance(message, str) else ""
+
+
+def masked(text: str, key: str) -> str:
+    """The same text without the key and without what looks like one; it is shown to people and to the agent."""
+    if key:
+        text = text.replace(key, "…")
+    return LOOKS_SECRET.sub("…", text)
+
+
+def _short(error: BaseException) -> str:
+    return f"{error}"[:300] or type(error).__name__

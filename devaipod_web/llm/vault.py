@@ -1,0 +1,53 @@
+"""Secrets at rest: sealed with Fernet (AES-128-CBC and HMAC-SHA256) under the installation's encryption key.
+
+The key is `DEVAIPOD_ENCRYPTION_KEY` or, without it, the file `encryption.key` (mode 0600) of the installation. To
+change it, name the new and then the old one, separated by a comma: the first seals, all unseal.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from devaipod_web import home
+
+#: Binds the derived key to its use: another use of the same secret gets another key.
+PURPOSE = b"devaipod credentials v1"
+
+
+class CannotUnseal(Exception):
+    """A secret was sealed with a key that this installation does not have any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The stored credential cannot be read with the present encryption key. Enter it again, or put the key back that "
+            "sealed it (DEVAIPOD_ENCRYPTION_KEY or the file encryption.key)."
+        )
+
+
+def seal(secret: bytes) -> bytes:
+    """Encrypt a secret for the database."""
+    return _fernet().encrypt(secret)
+
+
+def unseal(sealed: bytes) -> bytes:
+    """Decrypt what `seal` made. Raises `CannotUnseal`."""
+    try:
+        return _fernet().decrypt(bytes(sealed))
+    except InvalidToken as error:
+        raise CannotUnseal from error
+
+
+def _fernet() -> MultiFernet:
+    named = os.environ.get("DEVAIPOD_ENCRYPTION_KEY", "")
+    secrets = [part.strip().encode() for part in named.split(",") if part.strip()]
+    return MultiFernet([_derive(s) for s in secrets or [home.secret_file("encryption.key")]])
+
+
+def _derive(secret: bytes) -> Fernet:
+    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=PURPOSE)
+    return Fernet(base64.urlsafe_b64encode(kdf.derive(secret)))

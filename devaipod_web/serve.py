@@ -1,0 +1,406 @@
+"""`devaipod serve`: web, gateway and supervisor in one process, on one event loop.
+
+The order matters. Coming up: lock, migrations looked at, sockets, pods' links renewed, supervisor, card. Going down
+(SIGTERM, SIGINT): supervisor and servers are told to end and given `GRACE_SECONDS`, then the database's writer
+finishes what waits for it, and only then the loop ends. uvicorn would catch the signals and raise them again after
+its own shutdown, which would end the rest in the middle: its `capture_signals` does nothing here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "devaipod_web.settings")
+
+import structlog
+import uvicorn
+
+from devaipod_web import home, logging
+
+log = structlog.get_logger("devaipod.serve")
+
+SERVICES = ("web", "gateway", "supervisor")
+DEFAULT_PORT = 8000
+#: Ports tried after the first when none was asked for.
+MORE_PORTS = 100
+GRACE_SECONDS = 8
+#: A server in the background must be up within this time.
+START_SECONDS = 60
+
+
+class CannotServe(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: one process, one owner of the signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: `_until_stopped` owns the signals."""
+        yield
+
+
+def main(service: str = "all", *, host: str = "127.0.0.1", port: int | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. `service` is `all` or one of SERVICES; without `port` the first free one from 8000 on.
+
+    Returns the exit status: 0 after a signal, 1 when a service broke down, 2 when it could not start (said on standard error).
+    """
+    logging.configure()
+    try:
+        with _lock(shared=service != "all"):
+            _set_up_django(service)
+            return _run(service, host=host, port=port)
+    except (CannotServe, OSError) as error:
+        print(f"devaipod serve: {error}", file=sys.stderr)
+        return 2
+
+
+def in_background(*, host: str = "127.0.0.1", port: int | None = None) -> dict[str, Any]:
+    """Start `devaipod serve` as a process of its own, wait until it serves, and return its card {pid, url, started_at}.
+
+    A server that runs already is left alone and its card returned. Raises `CannotServe` with the end of the log.
+    """
+    running = card()
+    if running is not None:
+        return running
+    out = home.serve_log()
+    out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    words = [sys.executable, "-m", "devaipod_web.serve", "--host", host]
+    words += ["--port", str(port)] if port is not None else []
+    with out.open("ab") as sink:
+        began = sink.tell()
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        running = card()
+        if running is not None and running["pid"] == process.pid:
+            return running
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    with out.open("rb") as log_file:
+        log_file.seek(began)
+        tail = log_file.read()[-2000:].decode(errors="replace").strip()
+    if process.poll() is None:
+        process.terminate()
+        raise CannotServe(
+            f"The server did not come up in {START_SECONDS} seconds; see {out}:\n{tail}"
+        )
+    raise CannotServe(f"The server ended at once; see {out}:\n{tail}")
+
+
+def card() -> dict[str, Any] | None:
+    """The card of the server that runs in this installation now, or None."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found: dict[str, Any] = json.loads(home.serve_card().read_text())
+        # The card of a killed server stays behind; the lock does not.
+        if _is_locked() and isinstance(found["pid"], int) and found["url"]:
+            return found
+    return None
+
+
+# --- Before anything runs -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _lock(*, shared: bool) -> Iterator[None]:
+    """Hold the installation's lock: one whole server, or several single services, but not while `setup` migrates."""
+    home.ensure_home()
+    with home.serve_lock().open("a+") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CannotServe(_who_holds(file)) from error
+        if not shared:
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield
+
+
+def _who_holds(file: IO[str]) -> str:
+    file.seek(0)
+    pid = file.read(20).strip()
+    where = ""
+    with contextlib.suppress(OSError, ValueError):
+        where = f" at {json.loads(home.serve_card().read_text())['url']}"
+    holder = f"process {pid}" if pid else "another process"
+    return (
+        f"This installation ({home.home()}) is being served already, by {holder}{where}. "
+        f"Use that one, or end it first (`devaipod down` or `kill {pid or '<pid>'}`)."
+    )
+
+
+def _is_locked() -> bool:
+    try:
+        with home.serve_lock().open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _set_up_django(service: str) -> None:
+    import django
+
+    django.setup()
+    from django.conf import settings
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    if service != "all":
+        layer = settings.CHANNEL_LAYERS["default"]["BACKEND"]
+        if connection.vendor == "sqlite":
+            raise CannotServe(
+                f"`serve {service}` alone needs a database that several processes share: set DATABASE_URL to a PostgreSQL "
+                "address, or run `devaipod serve`, which serves everything from one process."
+            )
+        if "InMemory" in layer:
+            raise CannotServe(
+                f"`serve {service}` alone needs a channel layer that several processes share: set REDIS_URL, or run "
+                "`devaipod serve`, which serves everything from one process."
+            )
+    try:
+        executor = MigrationExecutor(connection)
+        waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    finally:
+        connection.close()
+    if waiting:
+        raise CannotServe(
+            f"The database lacks {len(waiting)} migration{'s' if len(waiting) > 1 else ''} (first: {waiting[0][0]}). "
+            "Run `devaipod setup`, then serve again."
+        )
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A listening TCP socket on the port, or without one on the first free port from 8000 on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ports = [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + MORE_PORTS)
+    for number in ports:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, number))
+            sock.listen(2048)
+        except OSError as error:
+            sock.close()
+            if port is not None:
+                raise CannotServe(
+                    f"Port {port} of {host} cannot be used ({error.strerror}). Choose another with --port, or leave it out."
+                ) from error
+            continue
+        sock.setblocking(False)
+        if port is None and number != DEFAULT_PORT:
+            print(f"Port {DEFAULT_PORT} is taken: serving on {number} instead.", flush=True)
+        return sock
+    raise CannotServe(
+        f"No port from {DEFAULT_PORT} to {DEFAULT_PORT + MORE_PORTS - 1} is free on {host}. Choose one with --port."
+    )
+
+
+# --- While it runs --------------------------------------------------------------------------------------------
+
+
+def _run(service: str, *, host: str, port: int | None) -> int:
+    import uvloop
+
+    wanted = SERVICES if service == "all" else (service,)
+    sock = _listen(host, port) if "web" in wanted else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(wanted, sock, host))
+
+
+async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    servers: list[_Server] = []
+    tasks: dict[str, asyncio.Task[None]] = {}
+    stop_supervisor = asyncio.Event()
+    backend = None
+    try:
+        if "gateway" in wanted:
+            server = _gateway()
+            tasks["gateway"] = await _start(server, None)
+            servers.append(server)
+            await _relink_pods()
+        if sock is not None:
+            server = _web()
+            tasks["web"] = await _start(server, [sock])
+            servers.append(server)
+        if "supervisor" in wanted:
+            from devaipod_web.runs.supervisor import supervise
+
+            backend = _backend()
+            tasks["supervisor"] = asyncio.create_task(
+                supervise(backend, stop=stop_supervisor), name="supervisor"
+            )
+        url = _url(sock, host)
+        _write_card(url)
+        log.info("serve.up", services=list(wanted), url=url, pid=os.getpid())
+        if sys.stdout.isatty():
+            print(f"devaipod serves at {url} (end with Ctrl-C)", flush=True)
+        return await _until_stopped(stop, tasks)
+    finally:
+        stop_supervisor.set()
+        for server in servers:
+            server.should_exit = True
+        await _drain(tasks)
+        if backend is not None:
+            await backend.close()
+        home.serve_card().unlink(missing_ok=True)
+        log.info("serve.down")
+
+
+async def _until_stopped(stop: asyncio.Event, tasks: dict[str, asyncio.Task[None]]) -> int:
+    """Wait for a signal, or for a service that ends by itself, which none should."""
+    stopping = asyncio.create_task(stop.wait(), name="signals")
+    await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        log.info("serve.stopping")
+        return 0
+    stopping.cancel()
+    for name, task in tasks.items():
+        if task.done():
+            error = task.exception()
+            log.error("serve.broke_down", service=name, exc_info=error)
+    return 1
+
+
+async def _drain(tasks: dict[str, asyncio.Task[None]]) -> None:
+    """Let the services end, then what waits for the database's writer."""
+    from devaipod_web import db
+
+    if tasks:
+        _, late = await asyncio.wait(tasks.values(), timeout=GRACE_SECONDS)
+        for task in late:
+            log.warning("serve.late", service=task.get_name())
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    # The writer takes its jobs in order: when its connection is closed, everything before is committed.
+    await db.close_connections()
+
+
+async def _start(server: _Server, sockets: list[socket.socket] | None) -> asyncio.Task[None]:
+    task = asyncio.create_task(server.serve(sockets=sockets), name="server")
+    while not server.started:
+        if task.done():
+            task.result()
+            raise CannotServe("A server ended before it had started.")
+        await asyncio.sleep(0.005)
+    return task
+
+
+def _gateway() -> _Server:
+    from devaipod_web.gateway.app import application
+    from devaipod_web.gateway.sockets import check_length
+    from pods.sidecar.protocol import MAX_MESSAGE_BYTES
+
+    path = check_length(home.gateway_socket())
+    path.unlink(missing_ok=True)
+    return _Server(
+        uvicorn.Config(
+            application,
+            uds=str(path),
+            loop="none",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS // 2,
+        )
+    )
+
+
+def _web() -> _Server:
+    from devaipod_web.asgi import application
+
+    return _Server(
+        uvicorn.Config(
+            application,
+            loop="none",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=64 * 1024,
+            lifespan="off",
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS // 2,
+        )
+    )
+
+
+def _backend() -> Any:
+    from pods.podman import PodmanBackend
+
+    return PodmanBackend(home.podman_socket())
+
+
+async def _relink_pods() -> None:
+    """Give every pod that lives the new socket."""
+    from devaipod_web import db
+    from devaipod_web.gateway.sockets import relink_all
+    from devaipod_web.runs.models import RunPod
+
+    def live() -> list[str]:
+        return list(RunPod.objects.filter(ended_at=None).values_list("key", flat=True))
+
+    relink_all(await db.read(live))
+
+
+def _url(sock: socket.socket | None, host: str) -> str:
+    from django.conf import settings
+
+    if settings.PUBLIC_URL or sock is None:
+        return str(settings.PUBLIC_URL)
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - shown, not bound
+    shown = everywhere.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{sock.getsockname()[1]}"
+
+
+def _write_card(url: str) -> None:
+    path: Path = home.serve_card()
+    draft = path.with_suffix(".draft")
+    value = {"pid": os.getpid(), "url": url, "started_at": datetime.now(UTC).isoformat()}
+    draft.write_text(json.dumps(value))
+    draft.replace(path)
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="devaipod serve", description=__doc__.splitlines()[0])
+    parser.add_argument("service", nargs="?", default="all", choices=["all", *SERVICES])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=None)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    given = _arguments(sys.argv[1:])
+    sys.exit(main(given.service, host=given.host, port=given.port))

@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo up down logs images setup doctor test check bench fmt lint locks clean
+SHELL := /bin/sh
+# The system's Python runs devaipod_web.host until .venv is there; `make PYTHON=python3.12 up` chooses one.
+HOST = python=$$(PYTHON="$(PYTHON)" sh devaipod_web/host/find-python.sh) && "$$python" -m devaipod_web.host
+BIN := .venv/bin
+# Of tests: PYTEST="-k promote -x" make test
+
+help: ## What can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: ## Everything from nothing, and a finished first run; again: one more run
+	@$(HOST) demo
+
+up: ## Everything from nothing, and the server in the background
+	@$(HOST) up
+
+down: ## End the server and podman's service; pods go on
+	@$(HOST) down
+
+logs: ## Follow the server's log
+	@$(HOST) logs
+
+images: ## Build the images, or find them in the local store
+	@$(HOST) images
+
+setup: ## Packages, .venv, podman's service and images, with what tests need
+	@$(HOST) setup --dev
+
+doctor: ## Say what is wrong on this host, and what mends it
+	@$(HOST) doctor
+
+test: setup ## The whole test suite: real podman, agents, Chromium
+	@$(BIN)/pytest $(PYTEST)
+
+check: ## ruff, mypy and the unit tests: under a minute
+	@$(HOST) venv --dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
+		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow" $(PYTEST)
+
+bench: setup ## The three figures of docs/develop/benchmarks.md
+	@$(BIN)/python -m tests.bench
+
+fmt: ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: ## ruff and mypy alone
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests
+
+locks: ## Write the lock files anew from pyproject.toml and the images' manifests
+	@sh images/locks.sh
+
+clean: ## End and remove everything of this installation: server, pods, volumes, DEVAIPOD_HOME
+	@$(HOST) clean

@@ -1,0 +1,291 @@
+"""The images of a pod, made on this host from the recipes in `images/`, or taken from the local store.
+
+An image's tag is a hash of its recipe and of everything that goes into it, so an unchanged recipe is never built
+twice and two checkouts with different recipes do not disturb each other. `:dev` follows the last one made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from devaipod_web import home
+from devaipod_web.host import podman_config
+from devaipod_web.host.errors import CommandFailed, HostError
+from devaipod_web.host.process import follow, quick
+from devaipod_web.host.terminal import Terminal
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RECIPES = ROOT / "images"
+UPSTREAM = "docker.io/library/debian:trixie-slim"
+REGISTRY_HOST = "registry-1.docker.io"
+SUITE = "trixie"
+#: A registry that has not answered after this long is taken for unreachable.
+REGISTRY_SECONDS = 5.0
+BUILD_SECONDS = 1200.0
+HASH_LENGTH = 12
+
+#: What goes into each image besides its folder under `images/`, relative to the checkout.
+SOURCES = {
+    "base": (),
+    "agent": (),
+    "sidecar": ("pods/__init__.py", "pods/spec.py", "pods/sidecar"),
+}
+CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    """References of the images of this checkout, for `DEVAIPOD_AGENT_IMAGE` and `DEVAIPOD_SIDECAR_IMAGE`."""
+
+    base: str
+    agent: str
+    sidecar: str
+
+
+def references() -> Images:
+    """What this checkout's images are called, whether they are there or not."""
+    base = _digest("base")
+    return Images(
+        base=f"localhost/devaipod-base:{base}",
+        agent=f"localhost/devaipod-agent:{_digest('agent', base)}",
+        sidecar=f"localhost/devaipod-sidecar:{_digest('sidecar', base)}",
+    )
+
+
+def card() -> Path:
+    """JSON of the images that `make up` chose last."""
+    return home.podman_dir() / "images.json"
+
+
+def ensure_images(*, say: Terminal) -> Images:
+    """Build what is not in the local store. Raises HostError with the last lines of what failed.
+
+    The base is pulled when a registry answers within seconds, else made by mmdebstrap. Certificates and addresses of this
+    host's mirrors are mounted into the builds and left out of the images.
+    """
+    if not RECIPES.is_dir():
+        raise HostError(f"The images' recipes are not in {RECIPES}: run this from a checkout")
+    wanted = references()
+    made = False
+    if not stored(wanted.agent) or not stored(wanted.sidecar):
+        if not stored(wanted.base):
+            _make_base(wanted.base, say=say)
+        for name, reference in (("sidecar", wanted.sidecar), ("agent", wanted.agent)):
+            if not stored(reference):
+                _build(name, reference, base=wanted.base, say=say)
+                made = True
+    for name, reference in (("agent", wanted.agent), ("sidecar", wanted.sidecar)):
+        quick(
+            ["podman", "tag", reference, f"localhost/devaipod-{name}:dev"],
+            env=podman_config.environment(),
+        )
+    if not made:
+        say(f"✓ Images are in the local store: {wanted.agent}, {wanted.sidecar}")
+    card().parent.mkdir(parents=True, exist_ok=True)
+    card().write_text(json.dumps(asdict(wanted)))
+    return wanted
+
+
+def _digest(name: str, base: str = "") -> str:
+    """A hash over the recipe's folder and the sources it copies: paths, bytes, and whether they may be executed."""
+    found = hashlib.sha256(f"{name}\0{base}\0{os.uname().machine}\0".encode())
+    for part in (f"images/{name}", *SOURCES[name]):
+        top = ROOT / part
+        files = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for file in files:
+            if not file.is_file() or "__pycache__" in file.parts:
+                continue
+            found.update(str(file.relative_to(ROOT)).encode() + b"\0")
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:HASH_LENGTH]
+
+
+def stored(reference: str) -> bool:
+    """Whether an image is in the local store. Raises CommandFailed when podman itself fails."""
+    try:
+        quick(["podman", "image", "exists", reference], env=podman_config.environment())
+    except CommandFailed as error:
+        if error.output or "status 1:" not in str(error):
+            raise
+        return False
+    return True
+
+
+def _make_base(reference: str, *, say: Terminal) -> None:
+    if registry_answers():
+        with say.step("pulling Debian from the registry, adding git and Python") as step:
+            step.downloading(True)
+            follow(
+                ["podman", "pull", "--quiet", UPSTREAM],
+                step=step,
+                timeout=BUILD_SECONDS,
+                env=podman_config.environment(),
+            )
+            step.downloading(False)
+        _build("base", reference, base="", say=say)
+        return
+    say(f"  No registry answers within {REGISTRY_SECONDS:g} s: the base is made with mmdebstrap.")
+    if not shutil.which("mmdebstrap"):
+        raise HostError(
+            "Neither does an image registry answer, nor is mmdebstrap installed: "
+            "`apt-get install mmdebstrap` (or `dnf install mmdebstrap`), or give this host a way to docker.io"
+        )
+    packages = ",".join((RECIPES / "base" / "packages").read_text().split())
+    with (
+        tempfile.TemporaryDirectory(prefix="devaipod-base-", dir=_scratch()) as folder,
+        say.step("making the base image with mmdebstrap") as step,
+    ):
+        tar = Path(folder) / "base.tar"
+        command = [
+            "mmdebstrap",
+            "--variant=minbase",
+            f"--include={packages}",
+            *(
+                f"--dpkgopt=path-exclude=/usr/share/{part}/*"
+                for part in ("man", "doc", "locale", "info")
+            ),
+            SUITE,
+            str(tar),
+        ]
+        if mirror := os.environ.get("DEVAIPOD_DEBIAN_MIRROR"):
+            command.append(mirror)
+        follow(
+            command,
+            step=step,
+            timeout=BUILD_SECONDS,
+            # A rootless mmdebstrap enters its files as another id, which must reach them.
+            env={**podman_config.environment(), "TMPDIR": folder},
+            downloads={
+                "I: running apt-get update": True,
+                "I: extracting archives": False,
+                "I: downloading packages": True,
+                "I: installing": False,
+            },
+        )
+        step.tail = "podman import"
+        follow(
+            ["podman", "import", "--quiet", str(tar), reference],
+            step=step,
+            timeout=BUILD_SECONDS,
+            env=podman_config.environment(),
+        )
+
+
+def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
+    with _host_settings() as settings, say.step(f"building the {name} image") as step:
+        step.tail = reference
+        arguments = ["--build-arg", f"BASE={base}"] if base else []
+        follow(
+            [
+                "podman",
+                "build",
+                # An agent's build has gigabytes of packages between; only the result is worth keeping.
+                *(["--layers=false"] if name != "sidecar" else []),
+                "--network=host",
+                *arguments,
+                f"--volume={settings}:/mnt:ro",
+                f"--tag={reference}",
+                f"--file={RECIPES / name / 'Containerfile'}",
+                str(ROOT),
+            ],
+            step=step,
+            timeout=BUILD_SECONDS,
+            env=podman_config.environment(),
+        )
+
+
+@contextmanager
+def _host_settings() -> Iterator[Path]:
+    """A folder for the builds' /mnt: this host's certificates, and where its pip and npm look, as a shell script.
+
+    Mounted, never copied: none of it may be left in an image that others get.
+    """
+    with tempfile.TemporaryDirectory(prefix="devaipod-build-", dir=_scratch()) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        lines: list[str] = []
+        bundle = ca_bundle()
+        if bundle:
+            shutil.copyfile(bundle, folder / "ca.crt")
+            lines += [
+                f"export {variable}=/mnt/ca.crt"
+                for variable in (
+                    "SSL_CERT_FILE",
+                    "PIP_CERT",
+                    "NODE_EXTRA_CA_CERTS",
+                    "npm_config_cafile",
+                )
+            ]
+        for variable, argv in (
+            ("PIP_INDEX_URL", ["pip3", "config", "get", "global.index-url"]),
+            ("npm_config_registry", ["npm", "config", "get", "registry"]),
+        ):
+            address = os.environ.get(variable) or _setting(argv)
+            if address.startswith(("https://", "http://")):
+                lines.append(f"export {variable}='{address}'")
+        (folder / "env").write_text("\n".join(lines) + "\n")
+        for file in folder.iterdir():
+            file.chmod(0o644)
+        yield folder
+
+
+def ca_bundle() -> str:
+    """The bundle of certificates that this host trusts, or an empty text."""
+    named = os.environ.get("SSL_CERT_FILE", "")
+    return next((path for path in (named, *CA_BUNDLES) if path and Path(path).is_file()), "")
+
+
+def registry_answers() -> bool:
+    """Whether the registry of the base image answers within seconds (any HTTP status will do).
+
+    In a thread's stead a deadline: name resolution alone can hang for longer than a connect time-out allows.
+    """
+    try:
+        quick(
+            ["getent", "ahosts", REGISTRY_HOST],
+            timeout=REGISTRY_SECONDS,
+        )
+    except CommandFailed:
+        return bool(os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"))
+    line = http.client.HTTPSConnection(
+        REGISTRY_HOST,
+        timeout=REGISTRY_SECONDS,
+        context=ssl.create_default_context(cafile=ca_bundle() or None),
+    )
+    try:
+        line.request("GET", "/v2/")
+        return line.getresponse().status in (200, 401)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        line.close()
+
+
+def _setting(argv: list[str]) -> str:
+    if not shutil.which(argv[0]):
+        return ""
+    try:
+        return quick(argv).strip()
+    except CommandFailed:
+        return ""
+
+
+def _scratch() -> Path:
+    """Where builds put large files for a moment: on the installation's disk, since /tmp may be memory."""
+    folder = home.podman_dir() / "build"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

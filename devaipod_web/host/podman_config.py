@@ -1,0 +1,85 @@
+"""The containers.conf that podman needs on this host, when it needs one (DESIGN §8), and podman's environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from devaipod_web import home
+from devaipod_web.host.facts import CAP_SYS_RESOURCE, Facts
+
+#: What rootful podman asks for by itself; without CAP_SYS_RESOURCE it may not ask for more than the host's own.
+PODMAN_NOFILE = 1_048_576
+PODMAN_NPROC = 4_194_304
+
+HEADER = """\
+# Written by devaipod for its own podman service; each line says what on this host asked for it.
+# Delete the file and run `make up` again after the host has changed.
+"""
+
+
+def path() -> Path:
+    """The installation's own containers.conf; it need not exist."""
+    return home.podman_dir() / "containers.conf"
+
+
+def document(facts: Facts) -> str:
+    """The text of containers.conf for a host, empty when podman's defaults hold there."""
+    containers: list[str] = []
+    engine: list[str] = []
+    if facts.root and not facts.may(CAP_SYS_RESOURCE):
+        limits = (
+            f'["nofile={min(facts.nofile_hard, PODMAN_NOFILE)}:{min(facts.nofile_hard, PODMAN_NOFILE)}", '
+            f'"nproc={min(facts.nproc_hard, PODMAN_NPROC)}:{min(facts.nproc_hard, PODMAN_NPROC)}"]'
+        )
+        containers += [
+            "# no CAP_SYS_RESOURCE: limits may not be raised above the host's own",
+            f"default_ulimits = {limits}",
+        ]
+    if facts.cgroups in ("hybrid", "v1") and facts.runc:
+        engine += ["# cgroups v1 or mixed: crun refuses the mixed form", 'runtime = "runc"']
+    elif not facts.crun and facts.runc:
+        engine += ["# crun is not installed", 'runtime = "runc"']
+    if not facts.systemd or (not facts.root and facts.cgroups != "v2"):
+        engine += ["# no systemd that would manage cgroups", 'cgroup_manager = "cgroupfs"']
+    if not facts.journald:
+        containers += ["# no journald", 'log_driver = "k8s-file"']
+        engine += ["# no journald", 'events_logger = "file"']
+    if not containers and not engine:
+        return ""
+    parts = [HEADER]
+    if containers:
+        parts += ["[containers]", *containers]
+    if engine:
+        parts += ["[engine]", *engine]
+    return "\n".join(parts) + "\n"
+
+
+def write(facts: Facts) -> Path | None:
+    """Write the file when this host needs one, remove it when not. Returns its path, or None without one."""
+    target = path()
+    text = document(facts)
+    if not text:
+        target.unlink(missing_ok=True)
+        return None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists() or target.read_text() != text:
+        draft = target.with_suffix(".new")
+        draft.write_text(text)
+        draft.replace(target)
+    return target
+
+
+def environment() -> dict[str, str]:
+    """The environment that every podman of ours runs with.
+
+    CONTAINERS_CONF names our own file when there is one. An XDG_RUNTIME_DIR that is another user's (as `su` leaves it)
+    is taken out, since podman would fail in it.
+    """
+    env = dict(os.environ)
+    if path().is_file() and "CONTAINERS_CONF" not in os.environ:
+        env["CONTAINERS_CONF"] = str(path())
+    runtime = env.get("XDG_RUNTIME_DIR")
+    if runtime and not os.access(runtime, os.W_OK):
+        del env["XDG_RUNTIME_DIR"]
+    return env

@@ -120,6 +120,7 @@ async def receive_pack(caller: Caller, request: Request, response: Response) -> 
     """`POST git-receive-pack`: push. The run's review is brought up to date afterwards."""
     if not await _is_form_of(request, response, "git-receive-pack"):
         return
+    _keep_branch_folder(caller)
     try:
         await _serve(caller, request, response)
     finally:
@@ -137,6 +138,19 @@ async def _is_form_of(request: Request, response: Response, service: str) -> boo
         await response.error(415, f"This is not a {service} request.", code="unsupported")
         return False
     return True
+
+
+def _keep_branch_folder(caller: Caller) -> None:
+    """Keep `refs/heads/agent/<run>` a folder.
+
+    git strips the slash at the end of a hideRefs value, so the run could push a branch of just that name, and no branch below
+    it could be made any more. A file in the folder prevents it; git passes over names that begin with a dot.
+    """
+    repository = home.run_repository(caller.project_key, caller.run_key)
+    folder = repository / "refs" / "heads" / "agent" / caller.run_key
+    if repository.is_dir() and not (folder / ".keep").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".keep").touch()
 
 
 async def _serve(caller: Caller, request: Request, response: Response) -> None:

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from devaipod_web import db
+from devaipod_web.gateway import tokens
+from devaipod_web.llm import meter
+from devaipod_web.runs.models import Run
+from tests.gateway.served import Gateway, Pod, make_pod, serving
+
+
+@pytest.fixture
+async def gateway(transactional_db, tmp_path) -> Gateway:
+    tokens.forget_all()
+    meter.forget_all()
+    async with serving(tmp_path) as served:
+        yield served
+    await db.close_connections()
+
+
+@pytest.fixture
+def pod(transactional_db, run: Run) -> Pod:
+    return make_pod(run)

@@ -142,13 +142,13 @@ _TABLE: tuple[tuple[str, type[ForgeError], str, str], ...] = (
     ),
     (
         r"does not appear to be a git repository|repository '[^']*' (does not exist|not found)|returned error: 404"
-        r"|Repository not found|not a git repository",
+        r"|Repository not found|not a git repository|is this a git repository",
         RepositoryMissing,
         "There is no git repository at {what}.",
         "Check the address; forges answer the same for a private repository.",
     ),
     (
-        r"unable to update url base from redirection|returned error: 30\d|redirect",
+        r"unable to update url base from redirection|returned error: 30\d",
         UpstreamUnreachable,
         "{what} redirects to another address, and redirects are not followed.",
         "Enter the address that it redirects to (open it in a browser to see it).",

@@ -154,7 +154,8 @@ def read_file(project: Project, commit: str, path: str, *, limit: int) -> bytes 
     Raises TooLarge above `limit` bytes.
     """
     mirror = home.mirror_repository(project.key)
-    if not _COMMIT.fullmatch(commit) or not path or path.startswith("/"):
+    parts = path.split("/")
+    if not _COMMIT.fullmatch(commit) or "\0" in path or {"", ".", ".."} & set(parts):
         return None
     listed = git(
         ["ls-tree", "-z", "-l", "--full-tree", commit, "--", path], repository=mirror

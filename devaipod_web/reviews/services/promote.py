@@ -210,7 +210,6 @@ def _push(repository: Path, target: Target, *, commit: str, branch: str) -> None
         git(
             [
                 "push",
-                "--porcelain",
                 "--no-verify",
                 "--no-follow-tags",
                 "--no-signed",

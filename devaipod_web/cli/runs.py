@@ -1,0 +1,275 @@
+"""Verbs about runs: run, ps, show, logs, prompt, answer, stop."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from typing import Annotated, Any
+
+import typer
+
+from devaipod_web.cli import output
+from devaipod_web.cli.client import Client, CliError, segment
+from devaipod_web.cli.output import clean, note, say
+from devaipod_web.cli.transcript import Transcript
+
+#: Exit status by how a run ended; 1 and 2 stay for errors of the command itself.
+OUTCOMES = {"succeeded": 0, "failed": 10, "stopped": 11, "timed_out": 12}
+DETACHED = 130
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
+RunKey = Annotated[str, typer.Argument(metavar="RUN", help="The run's key.")]
+
+
+def run(
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's short name.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="What to do; - reads standard input.")
+    ],
+    title: Annotated[str, typer.Option(help="A title; else the task's first line.")] = "",
+    agent: Annotated[str, typer.Option(help="Agent; else the project's.")] = "",
+    model: Annotated[str, typer.Option(help="Model; else the project's.")] = "",
+    permissions: Annotated[str, typer.Option(help="ask or allow; else the project's.")] = "",
+    wall: Annotated[int, typer.Option(help="Wall time in seconds; else the project's.")] = 0,
+    idempotency_key: Annotated[str, typer.Option(help="The same key, the same run.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not follow the run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Launch a run and follow it. Ctrl-C detaches; the run goes on.
+
+    Exit status: 0 succeeded, 10 failed, 11 stopped, 12 timed out, 130 detached.
+    """
+    words = sys.stdin.read() if task == "-" else task
+    client = Client()
+    body: dict[str, Any] = {
+        "project": project,
+        "task": words,
+        "title": title,
+        "agent": agent,
+        "model": model,
+        "permission_policy": permissions,
+    }
+    if wall:
+        body["wall_seconds"] = wall
+    # A key of our own: a connection that breaks after the POST cannot make a second run.
+    key = idempotency_key or uuid.uuid4().hex
+    made = client.send("POST", "/runs", body, headers={"Idempotency-Key": key})
+    if detach:
+        output.document(made) if as_json else say(made["key"])
+        return
+    if not as_json:
+        say(f"Run {made['key']}  {client.url}/runs/{made['key']}/")
+    raise typer.Exit(follow(client, made["key"], as_json=as_json))
+
+
+def follow(client: Client, key: str, *, as_json: bool = False, after: int = 0) -> int:
+    """Print a run's events until it has ended and return the exit status of its outcome."""
+    transcript = Transcript()
+    try:
+        for event in client.stream(f"/runs/{segment(key)}/events", after=after, follow=True):
+            if as_json:
+                import json
+
+                print(json.dumps(event, ensure_ascii=False), flush=True)
+                continue
+            transcript.show(event)
+            if event.get("kind") == "permission.requested":
+                _say_how_to_answer(client, key)
+    except KeyboardInterrupt:
+        transcript.end()
+        note(f"Detached; the run goes on. `devaipod logs -f {key}`, `devaipod stop {key}`")
+        return DETACHED
+    transcript.end()
+    found = client.get(f"/runs/{segment(key)}")
+    if not as_json:
+        _say_outcome(client, found)
+    return OUTCOMES.get(found["state"], 1)
+
+
+def _say_how_to_answer(client: Client, key: str) -> None:
+    found = client.get(f"/runs/{segment(key)}")
+    for request in found["permissions"]:
+        for option in request["options"]:
+            say(
+                f"  {clean(option.get('name'))}: devaipod answer {key} {request['key']} "
+                f"{clean(option.get('id'))}"
+            )
+    if found["permissions"]:
+        say(f"  or on {client.url}/runs/{key}/")
+
+
+def _say_outcome(client: Client, found: dict[str, Any]) -> None:
+    spent = f"{output.money(found['cost'])} · {found['tokens_in']}+{found['tokens_out']} tokens"
+    say(f"{output.state(found['state'])}  {clean(found['title'])}  ({spent})")
+    if found["reason"] and found["state"] != "succeeded":
+        say(f"  {clean(found['reason'])}")
+        if found["next_step"]:
+            say(f"  → {clean(found['next_step'])}")
+    if found["review"]:
+        say(
+            f"  Review: devaipod review show {found['review']}  {client.url}/reviews/{found['review']}/"
+        )
+
+
+def ps(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Ended runs too.")] = False,
+    project: Annotated[str, typer.Option(help="Only this project's.")] = "",
+    mine: Annotated[bool, typer.Option("--mine", help="Only my own.")] = False,
+    state: Annotated[str, typer.Option(help="States, with commas between.")] = "",
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List runs: those that have not ended, or all with -a."""
+    client = Client()
+    rows = list(
+        client.pages(
+            "/runs",
+            limit=limit,
+            project=project,
+            owner="me" if mine else "",
+            state=state or ("" if everything else "active"),
+        )
+    )
+    if as_json:
+        output.document(rows)
+        return
+    output.table(
+        ["RUN", "STATE", "PROJECT", "TITLE", "AGE", "COST", "CHANGE", "LAST"],
+        [
+            [
+                row["key"],
+                output.state(row["state"]),
+                clean(row["project"]),
+                clean(row["title"])[:60],
+                output.since(row["created_at"]),
+                output.money(row["cost"]),
+                f"+{row['additions']} −{row['deletions']}" if row["changed_files"] else "—",
+                clean(row["waits_for"] or row["last_line"] or row["reason"])[:60],
+            ]
+            for row in rows
+        ],
+        empty="No run is at work." if not everything else "There are no runs yet.",
+    )
+
+
+def show(key: RunKey, as_json: AsJson = False) -> None:
+    """Show one run: state, reason, cost, branch, pods, and what it asks."""
+    client = Client()
+    found = client.get(f"/runs/{segment(key)}")
+    if as_json:
+        output.document(found)
+        return
+    say(f"{output.state(found['state'])}  {clean(found['title'])}")
+    for label, value in (
+        ("reason", found["reason"]),
+        ("next step", found["next_step"]),
+        ("waits for", found["waits_for"]),
+        ("place in the queue", found["queue_place"]),
+        ("project", found["project"]),
+        ("owner", found["owner"]),
+        ("agent", f"{found['agent']} · {found['model'] or found['provider_label']}"),
+        ("branch", found["branch"]),
+        (
+            "change",
+            f"+{found['additions']} −{found['deletions']} in {found['changed_files']} files",
+        ),
+        ("cost", output.money(found["cost"])),
+        ("tokens", f"{found['tokens_in']} in, {found['tokens_out']} out"),
+        ("pods", ", ".join(found["pods"])),
+        ("review", found["review"]),
+        ("page", f"{client.url}/runs/{key}/"),
+    ):
+        if value not in (None, ""):
+            say(f"  {label + ':':<20}{clean(value)}")
+    for item in found["notes"]:
+        say(f"  {clean(item.get('level'))}: {clean(item.get('text'))}")
+    for request in found["permissions"]:
+        say(output.paint(f"◆ asks: {clean(request['title'])}", "yellow"))
+        for option in request["options"]:
+            say(f"    devaipod answer {key} {request['key']} {clean(option.get('id'))}")
+
+
+def logs(
+    key: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="The run's key; none: the server's log.")
+    ] = "",
+    follow_: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    container: Annotated[
+        str, typer.Option("--container", "-c", help="agent or sidecar.")
+    ] = "agent",
+    tail: Annotated[int, typer.Option("--tail", help="Only the last so many lines.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print the log of a run's container (its last pod's), or of the server when no run is named."""
+    if not key:
+        from devaipod_web.cli.server import server_log
+
+        server_log(follow=follow_, tail=tail or 50)
+        return
+    client = Client()
+    pods = client.get(f"/runs/{segment(key)}")["pods"]
+    if not pods:
+        raise CliError(
+            "The run has had no pod yet.",
+            next_step=f"`devaipod show {key}` says what it waits for.",
+        )
+    query: dict[str, Any] = {"container": container, "follow": follow_}
+    if tail:
+        query["tail"] = tail
+    try:
+        for line in client.stream(f"/pods/{segment(pods[-1])}/logs", **query):
+            _print_line(line, as_json=as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(DETACHED) from None
+
+
+def _print_line(line: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+        return
+    if line.get("gap"):
+        note("… lines before this one were discarded by the container's log limit")
+    end = "" if line.get("partial") else "\n"
+    stream = sys.stderr if line.get("stream") == "stderr" else sys.stdout
+    print(clean(line.get("text", "")), end=end, file=stream, flush=True)
+
+
+def prompt(
+    key: RunKey,
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to say; - reads standard input.")
+    ],
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not follow.")] = False,
+) -> None:
+    """Say something more to a run's agent, ended or not, and follow it."""
+    client = Client()
+    before = client.get(f"/runs/{segment(key)}")["last_seq"]
+    words = sys.stdin.read() if text == "-" else text
+    turn = client.send("POST", f"/runs/{segment(key)}/prompt", {"text": words})
+    if detach:
+        say(f"Turn {turn['number']} waits for the agent.")
+        return
+    raise typer.Exit(follow(client, key, after=before))
+
+
+def answer(
+    key: RunKey,
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="The request's key.")],
+    option: Annotated[str, typer.Argument(metavar="OPTION", help="The option's id.")],
+) -> None:
+    """Answer a permission request of a run."""
+    found = Client().send(
+        "POST", f"/runs/{segment(key)}/permission", {"request": request, "option_id": option}
+    )
+    say(f"{found['state'].capitalize()}: {clean(found['title'])}")
+
+
+def stop(
+    key: RunKey,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Stop a run. What its agent has done so far is staged."""
+    found = Client().send("POST", f"/runs/{segment(key)}/stop", {"reason": reason})
+    say(f"{output.state(found['state'])}  {clean(found['title'])}")

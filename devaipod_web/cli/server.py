@@ -1,0 +1,155 @@
+"""Verbs about the server and this host: serve, setup, up, down, doctor, sign-in-link, prune."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from devaipod_web import home
+from devaipod_web.cli import output
+from devaipod_web.cli.client import Client, CliError
+from devaipod_web.cli.output import clean, note, say
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
+
+
+def serve(
+    service: Annotated[
+        str, typer.Argument(metavar="[SERVICE]", help="all, web, gateway or supervisor.")
+    ] = "all",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; else 8000 or the next free one.")] = 0,
+    background: Annotated[
+        bool, typer.Option("--background", help="Start it as a process of its own.")
+    ] = False,
+) -> None:
+    """Run the server: web, gateway and supervisor."""
+    from devaipod_web import serve as server
+
+    if service not in ("all", *server.SERVICES):
+        raise CliError(
+            f"There is no service {clean(service)!r}.",
+            next_step=f"Services are all, {', '.join(server.SERVICES)}.",
+            status=2,
+        )
+    if not background:
+        raise typer.Exit(server.main(service, host=host, port=port or None))
+    try:
+        card = server.in_background(host=host, port=port or None)
+    except server.CannotServe as error:
+        raise CliError(str(error), next_step="`devaipod doctor` looks for the cause.") from error
+    say(f"The server is up at {card['url']} (process {card['pid']})")
+
+
+def setup() -> None:
+    """Migrate the database, make the roles, the first manager and the CLI's token; print a sign-in link when it serves."""
+    from devaipod_web.cli import setup as verbs
+    from devaipod_web.cli.client import ServerGone
+
+    verbs.setup(say)
+    try:
+        say(f"Sign in once, within ten minutes: {verbs.sign_in_link()}")
+    except ServerGone:
+        say("Start the server with `devaipod serve`; then `devaipod sign-in-link` lets you in.")
+
+
+def sign_in_link(
+    username: Annotated[str, typer.Argument(help="Whom; else the first manager.")] = "",
+) -> None:
+    """Print a link that signs a person in, once, within ten minutes."""
+    from devaipod_web.cli import setup as verbs
+
+    verbs.django()
+    say(verbs.sign_in_link(username))
+
+
+def up() -> None:
+    """Everything that is missing on this host, then the server in the background."""
+    from devaipod_web.host import commands
+    from devaipod_web.host.terminal import Terminal
+
+    _host(lambda: commands.up(home.home(), say=Terminal()))
+    say(f"Sign in once, within ten minutes: {_link()}")
+
+
+def down() -> None:
+    """End the server and podman's service; pods go on."""
+    from devaipod_web.host import commands
+    from devaipod_web.host.terminal import Terminal
+
+    _host(lambda: commands.down(home.home(), say=Terminal()))
+
+
+def server_log(*, follow: bool, tail: int) -> None:
+    """Print the server's log, and go on with what comes."""
+    from devaipod_web.host import commands
+    from devaipod_web.host import server as card
+
+    if follow:
+        raise typer.Exit(_host(lambda: commands.follow_logs(home.home(), lines=tail)))
+    if not home.serve_log().exists():
+        raise CliError(
+            "There is no server log yet.", next_step="A server in the background writes one."
+        )
+    say(clean(card.tail(home.serve_log(), lines=tail), keep_newlines=True))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Find what is wrong on this host and say what mends it. Exit status 1 when something is an error."""
+    from devaipod_web.host import doctor as host_doctor
+
+    findings = host_doctor.check(home.home())
+    if as_json:
+        output.document([found.as_dict() for found in findings])
+    else:
+        say(host_doctor.show(findings))
+    if any(found.severity is host_doctor.Severity.ERROR for found in findings):
+        raise typer.Exit(1)
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove logs and volumes of runs that are older than the installation keeps them."""
+    client = Client()
+    plan: list[dict[str, Any]] = client.get("/retention")
+    if as_json and dry_run:
+        output.document(plan)
+        return
+    if not as_json:
+        output.table(
+            ["WHAT", "RUN", "SINCE", "NAME"],
+            [
+                [item["what"], item["run"], output.since(item["ended_at"]), clean(item["name"])]
+                for item in plan
+            ],
+            empty="Nothing is old enough to be removed.",
+        )
+    if dry_run or not plan:
+        return
+    if not yes and not typer.confirm(f"Remove these {len(plan)}?"):
+        note("Nothing was removed.")
+        raise typer.Exit(1)
+    done = client.send("POST", "/retention")
+    output.document(done) if as_json else say(f"Removed {len(done)}.")
+
+
+def _link() -> str:
+    from devaipod_web.cli import setup as verbs
+
+    verbs.django()
+    return verbs.sign_in_link()
+
+
+def _host(do: Any) -> Any:
+    from devaipod_web.host.errors import HostError
+
+    try:
+        return do()
+    except HostError as error:
+        raise CliError(
+            str(error), next_step="`devaipod doctor` says more about this host."
+        ) from error

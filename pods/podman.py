@@ -1,0 +1,452 @@
+"""`ContainerBackend` on podman's API service, rootful and rootless."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pods import podman_exec, podman_logs, podman_state, podman_volumes
+from pods.errors import (
+    BackendError,
+    BackendUnavailable,
+    ImageMissing,
+    PodNotFound,
+    PodRefused,
+    PullRefused,
+    StartFailed,
+)
+from pods.podman_client import PodmanClient
+from pods.podman_documents import (
+    container_document,
+    container_name,
+    pod_document,
+    volume_document,
+)
+from pods.podman_images import check_reference, home_of, numeric_user
+from pods.spec import (
+    AGENT,
+    LABEL_INSTALLATION,
+    SIDECAR,
+    ContainerSpec,
+    ImageInfo,
+    LogLine,
+    Phase,
+    PodEvent,
+    PodSpec,
+    PodState,
+    PullProgress,
+    VolumeKind,
+    VolumeSpec,
+)
+
+#: A pull without any progress for this long is given up.
+PULL_IDLE_SECONDS = 60
+WATCH_BACKOFF_SECONDS = (0.5, 10.0)
+
+NO_BOUND_ROOTLESS = "Rootless podman cannot bound the disk use of a volume: it is measured, and a run over its limit is stopped."
+NO_LIMITS_CGROUPS_V1 = (
+    "Rootless podman on cgroups v1 enforces no memory, CPU or process limit on this host."
+)
+
+
+class PodmanBackend:
+    """Pods on one host's podman. `volumes_dir` holds the images that bound volumes; it needs root, like their mounting."""
+
+    name = "podman"
+
+    def __init__(self, socket: Path, *, installation: str, volumes_dir: Path) -> None:
+        self._client = PodmanClient(socket)
+        self._installation = installation
+        self._volumes_dir = volumes_dir
+        self._facts: tuple[bool, bool] | None = None
+        self._images: dict[str, ImageInfo] = {}
+
+    # --- the host ---------------------------------------------------------------------------------------
+
+    async def health(self) -> str:
+        """podman's version."""
+        version = await self._client.get("/version")
+        return str(version["Version"])
+
+    async def _host(self) -> tuple[bool, bool]:
+        """Whether this podman is rootless, and whether its cgroups can hold limits."""
+        if self._facts is None:
+            host = (await self._client.get("/info"))["host"]
+            rootless = bool(host["security"]["rootless"])
+            limits = not rootless or host.get("cgroupVersion") == "v2"
+            self._facts = (rootless, limits)
+        return self._facts
+
+    async def _warnings(self) -> tuple[str, ...]:
+        rootless, limits = await self._host()
+        found = [NO_BOUND_ROOTLESS] if rootless else []
+        return (*found, *([] if limits else [NO_LIMITS_CGROUPS_V1]))
+
+    # --- images -----------------------------------------------------------------------------------------
+
+    async def image(self, reference: str) -> ImageInfo | None:
+        """The image from the local store."""
+        check_reference(reference)
+        try:
+            document = await self._client.get(f"/images/{reference}/json")
+        except (PodNotFound, ImageMissing):
+            return None
+        known = self._images.get(document["Id"])
+        if known is None:
+            known = await self._client.run(self._describe, reference, document)
+            self._images[document["Id"]] = known
+        return known
+
+    def _describe(self, reference: str, document: dict[str, Any]) -> ImageInfo:
+        config = document.get("Config") or {}
+        env = dict(pair.partition("=")[::2] for pair in config.get("Env") or [])
+        user = numeric_user(self._client, document["Id"], str(document.get("User") or ""))
+        return ImageInfo(
+            id=document["Id"],
+            size_bytes=int(document.get("Size", 0)),
+            user=user,
+            env=env,
+            home=home_of(self._client, document["Id"], user, env),
+        )
+
+    async def pull(
+        self, reference: str, progress: Callable[[PullProgress], None] | None = None
+    ) -> ImageInfo:
+        """Have the image in the local store."""
+        present = await self.image(reference)
+        if present is not None:
+            return present
+        loop = asyncio.get_running_loop()
+
+        def tell(line: str) -> None:
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, PullProgress(line))
+
+        await self._client.run(self._pull, reference, tell)
+        found = await self.image(reference)
+        if found is None:
+            raise ImageMissing(f"The image {reference} was pulled and is not in the store.")
+        return found
+
+    def _pull(self, reference: str, tell: Callable[[str], None]) -> None:
+        # `policy=missing` and `quiet=false`: one JSON object a line, `stream` for progress, `error` at the end.
+        answer = self._client.open(
+            "POST",
+            "/images/pull",
+            params={"reference": reference, "policy": "missing", "quiet": "false"},
+            timeout=PULL_IDLE_SECONDS,
+            stream=True,
+        )
+        for line in answer.iter_lines():
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue
+            if said.get("error"):
+                raise _pull_error(reference, str(said["error"]))
+            if said.get("stream"):
+                tell(str(said["stream"]).strip()[:300])
+
+    # --- pods -------------------------------------------------------------------------------------------
+
+    async def create_pod(self, spec: PodSpec) -> PodState:
+        """Make the pod, volumes and containers, and start the sidecar alone."""
+        rootless, limits = await self._host()
+        containers = [spec.sidecar, spec.agent, *spec.extra]
+        users = {container.name: await self._user(container) for container in containers}
+        if not rootless and users[AGENT].partition(":")[0] == "0":
+            raise PodRefused(
+                f"The image {spec.agent.image} runs as root, which is refused under rootful podman.",
+                next_step="Set `remoteUser` in devcontainer.json to an ordinary user, or choose another image.",
+            )
+        try:
+            for volume in spec.volumes:
+                await self._make_volume(volume, spec, user=users[AGENT], rootless=rootless)
+            if not await self._there("pods", spec.name):
+                await self._client.post("/pods/create", pod_document(spec))
+            for container in containers:
+                name = container_name(spec.name, container.name)
+                if not await self._there("containers", name):
+                    document = container_document(
+                        spec, container, user=users[container.name], limits=limits
+                    )
+                    await self._client.post("/containers/create", document)
+            await self.start(spec.name, SIDECAR)
+        except BackendUnavailable:
+            raise
+        except BackendError:
+            with contextlib.suppress(BackendError):
+                await self.destroy(spec.name)
+            raise
+        state = await self.pod(spec.name)
+        if state is None:
+            raise StartFailed(f"The pod {spec.name} vanished while it was being made.")
+        return state
+
+    async def _user(self, container: ContainerSpec) -> str:
+        image = await self.image(container.image)
+        if image is None:
+            raise ImageMissing(
+                f"The image {container.image} is not on this host.",
+                next_step="Check its name, or let the run pull it.",
+            )
+        if not container.user:
+            return image.user
+        return await self._client.run(numeric_user, self._client, image.id, container.user)
+
+    async def _make_volume(
+        self, volume: VolumeSpec, spec: PodSpec, *, user: str, rootless: bool
+    ) -> None:
+        if await self._there("volumes", volume.name):
+            return
+        device = ""
+        if not rootless and volume.size_bytes and volume.kind is not VolumeKind.STDIO:
+            path = await self._client.run(
+                podman_volumes.make_image, self._volumes_dir, volume, user=user
+            )
+            device = str(path)
+        await self._client.post(
+            "/volumes/create", volume_document(volume, labels=spec.labels, device=device)
+        )
+
+    async def _there(self, kind: str, name: str) -> bool:
+        try:
+            await self._client.get(f"/{kind}/{name}/exists")
+        except PodNotFound:
+            return False
+        return True
+
+    async def start(self, pod: str, container: str) -> None:
+        """Start one container of the pod."""
+        await self._client.post(f"/containers/{container_name(pod, container)}/start")
+
+    async def pod(self, name: str) -> PodState | None:
+        """The pod now."""
+        try:
+            document = await self._client.get(f"/pods/{name}/json")
+        except PodNotFound:
+            return None
+        return await self._state(document)
+
+    async def pods(self, labels: Mapping[str, str]) -> list[PodState]:
+        """All pods that carry these labels."""
+        found = await self._client.get("/pods/json", {"filters": _filters(labels)})
+        states = await asyncio.gather(*(self.pod(pod["Name"]) for pod in found or []))
+        return [state for state in states if state is not None]
+
+    async def _state(self, document: dict[str, Any]) -> PodState:
+        infra = document.get("InfraContainerID")
+        ids = [c["Id"] for c in document.get("Containers") or [] if c["Id"] != infra]
+        found = await asyncio.gather(*(self._inspect(identity) for identity in ids))
+        return podman_state.pod_state(
+            document, [one for one in found if one is not None], warnings=await self._warnings()
+        )
+
+    async def _inspect(self, identity: str) -> dict[str, Any] | None:
+        try:
+            document: dict[str, Any] = await self._client.get(f"/containers/{identity}/json")
+        except PodNotFound:
+            return None
+        return document
+
+    async def watch(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
+        """Changes from now on. One connection, made again with back-off when podman goes away."""
+        least, most = WATCH_BACKOFF_SECONDS
+        pause = least
+        while True:
+            try:
+                async for event in self._events(labels):
+                    pause = least
+                    yield event
+            except (OSError, asyncio.IncompleteReadError, ValueError):
+                pass
+            await asyncio.sleep(pause * (1 + random.random() / 2))  # noqa: S311 - jitter
+            pause = min(pause * 2, most)
+
+    async def _events(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
+        import aiohttp
+
+        filters = json.dumps(
+            {"label": [f"{key}={value}" for key, value in labels.items()], "type": ["container"]}
+        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        connector = aiohttp.UnixConnector(str(self._client.socket))
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get(
+                    "http://d/v4.0.0/libpod/events", params={"stream": "true", "filters": filters}
+                ) as answer,
+            ):
+                async for line in answer.content:
+                    event = _event(line)
+                    if event is not None:
+                        yield event
+        except aiohttp.ClientError as error:
+            raise OSError(str(error)) from error
+
+    # --- what containers say and do ---------------------------------------------------------------------
+
+    async def logs(
+        self,
+        pod: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: str = "",
+    ) -> AsyncIterator[LogLine]:
+        """A container's log from its file on this host."""
+        name = container_name(pod, container)
+        document = await self._client.get(f"/containers/{name}/json")
+        path = Path(document["HostConfig"]["LogConfig"]["Path"])
+        if tail is not None and not since:
+            since = await self._client.run(_tail, path, tail)
+
+        async def ended() -> bool:
+            try:
+                now = await self._inspect(name)
+            except BackendUnavailable:
+                return False
+            if now is None:
+                return True
+            phase = podman_state.container_state(now, pod=pod).phase
+            return phase is Phase.EXITED
+
+        async for line in podman_logs.follow(path, since=since, on=follow, ended=ended):
+            yield line
+
+    async def exec(
+        self,
+        pod: str,
+        container: str,
+        argv: Sequence[str],
+        *,
+        tty: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> podman_exec.PodmanExec:
+        """Run a program in a running container."""
+        body = {
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Tty": tty,
+            "Cmd": list(argv),
+            "Env": [f"{key}={value}" for key, value in (env or {}).items()],
+        }
+        name = container_name(pod, container)
+        created = await self._client.post(f"/containers/{name}/exec", body)
+        return await podman_exec.start(self._client, created["Id"], tty=tty)
+
+    async def stop(self, pod: str, *, grace_seconds: float = 10) -> None:
+        """End the agent, then the sidecar, then what is left."""
+        with contextlib.suppress(PodNotFound):
+            document = await self._client.get(f"/pods/{pod}/json")
+            infra = document.get("InfraContainerID")
+            names = [c["Name"] for c in document.get("Containers") or [] if c["Id"] != infra]
+            last = container_name(pod, SIDECAR)
+            for name in sorted(names, key=lambda name: (name == last, name)):
+                with contextlib.suppress(PodNotFound):
+                    await self._client.post(
+                        f"/containers/{name}/stop",
+                        params={"timeout": max(1, round(grace_seconds)), "ignore": "true"},
+                        timeout=grace_seconds + 30,
+                    )
+            await self._client.post(f"/pods/{pod}/stop", params={"t": 1}, timeout=60)
+
+    async def destroy(self, pod: str) -> None:
+        """Remove the pod and its FIFOs."""
+        stdio: list[str] = []
+        with contextlib.suppress(PodNotFound):
+            document = await self._client.get(f"/pods/{pod}/json")
+            run = (document.get("Labels") or {}).get("io.devaipod.run")
+            attempt = (document.get("Labels") or {}).get("io.devaipod.attempt")
+            if run and attempt:
+                labels = {
+                    "io.devaipod.run": run,
+                    "io.devaipod.attempt": attempt,
+                    "io.devaipod.volume": str(VolumeKind.STDIO),
+                }
+                stdio = await self.volumes(labels)
+            await self._client.delete(f"/pods/{pod}", {"force": "true"})
+        for name in stdio:
+            await self.remove_volume(name)
+
+    # --- volumes ----------------------------------------------------------------------------------------
+
+    async def volumes(self, labels: Mapping[str, str]) -> list[str]:
+        """Names of the volumes that carry these labels."""
+        found = await self._client.get("/volumes/json", {"filters": _filters(labels)})
+        return [str(volume["Name"]) for volume in found or []]
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume and its image."""
+        with contextlib.suppress(PodNotFound):
+            await self._client.delete(f"/volumes/{name}", {"force": "true"})
+        await self._client.run(podman_volumes.remove_image, self._volumes_dir, name)
+
+    async def volume_usage(self, name: str) -> tuple[int, int]:
+        """Bytes and inodes used in a volume."""
+        document = await self._client.get(f"/volumes/{name}/json")
+        mountpoint = Path(document["Mountpoint"])
+        if os.access(mountpoint, os.R_OK | os.X_OK) or not (document.get("Options") or {}):
+            return await self._client.run(podman_volumes.usage, mountpoint)
+        path = podman_volumes.image_path(self._volumes_dir, name)
+        return await self._client.run(podman_volumes.image_usage, path), 0
+
+    async def close(self) -> None:
+        """Let go of the threads."""
+        await self._client.close()
+
+
+def _filters(labels: Mapping[str, str]) -> str:
+    return json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]})
+
+
+def _event(line: bytes) -> PodEvent | None:
+    """One line of podman's event stream, or None for what is no event of a container of ours."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    attributes = (said.get("Actor") or {}).get("Attributes") or {}
+    name = str(attributes.get("name", ""))
+    pod, _, container = name.rpartition("-")
+    if not pod or LABEL_INSTALLATION not in attributes:
+        return None
+    at = datetime.fromtimestamp(int(said.get("time", 0)), UTC)
+    return PodEvent(pod, container, str(said.get("Action", said.get("status", ""))), at)
+
+
+def _tail(path: Path, lines: int) -> str:
+    try:
+        return podman_logs.tail_cursor(path, lines)
+    except FileNotFoundError:
+        return ""
+
+
+def _pull_error(reference: str, said: str) -> BackendError:
+    """Why a pull failed, from podman's words."""
+    low = said.lower()
+    short = " ".join(said.split())[-400:]
+    if any(words in low for words in ("unauthorized", "authentication required", "denied")):
+        return PullRefused(
+            f"The registry refused the image {reference}: {short}",
+            next_step="Check the image's name and the project's credential for its registry.",
+        )
+    if any(words in low for words in ("manifest unknown", "not found", "name unknown")):
+        return ImageMissing(
+            f"The image {reference} is not at its registry: {short}",
+            next_step="Check its name and tag in the project's settings.",
+        )
+    return ImageMissing(
+        f"The image {reference} is not on this host and could not be pulled: {short}",
+        next_step="Check its name and that this host reaches the registry, or build the image here.",
+    )

@@ -1,0 +1,100 @@
+"""What is asked of an image before a container is made from it: is the reference one we pull, and who is its user."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+from pods.errors import PodNotFound, PodRefused, PullRefused
+from pods.podman_client import PodmanClient
+
+#: A registry reference without transport: host[:port]/path[:tag][@digest] (distribution's reference grammar, simplified).
+REFERENCE = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]{1,5})?/)?"
+    r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+TRANSPORTS = (
+    "docker",
+    "docker-archive",
+    "docker-daemon",
+    "oci",
+    "oci-archive",
+    "dir",
+    "containers-storage",
+    "sif",
+    "ostree",
+)
+MAX_REFERENCE = 300
+MAX_PASSWD_BYTES = 1024 * 1024
+
+
+def check_reference(reference: str) -> None:
+    """Raise PullRefused unless this is a plain registry reference (`oci:/etc` would read this host's files)."""
+    head = reference.partition(":")[0]
+    if head in TRANSPORTS or len(reference) > MAX_REFERENCE or not REFERENCE.fullmatch(reference):
+        raise PullRefused(
+            f"{reference[:100]!r} is not the name of an image at a registry.",
+            next_step="Write it as registry/owner/name:tag, without a transport prefix.",
+        )
+
+
+def numeric_user(client: PodmanClient, image: str, user: str) -> str:
+    """uid:gid of a user of an image, given as name, uid, name:group or uid:gid. Blocking.
+
+    Raises PodRefused when the image has no user or group of that name.
+    """
+    name, _, group = user.partition(":")
+    name = name or "0"
+    if name.isdigit() and group.isdigit():
+        return f"{name}:{group}"
+    passwd = _table(client, image, "/etc/passwd")
+    row = next((r for r in passwd if len(r) > 3 and name in (r[0], r[2])), None)
+    if row is None and not name.isdigit():
+        raise PodRefused(
+            f"The image has no user {name[:40]!r}.",
+            next_step="Name another user, or another image.",
+        )
+    uid, gid = (row[2], row[3]) if row else (name, "0")
+    if group and not group.isdigit():
+        found = next(
+            (r[2] for r in _table(client, image, "/etc/group") if len(r) > 2 and r[0] == group),
+            None,
+        )
+        if found is None:
+            raise PodRefused(f"The image has no group {group[:40]!r}.")
+        gid = found
+    return f"{uid}:{group if group.isdigit() else gid}"
+
+
+def home_of(client: PodmanClient, image: str, user: str, env: Mapping[str, str]) -> str:
+    """The home folder of a numeric user: from the image's passwd, else its HOME, else `/home/agent`. Blocking."""
+    uid = user.partition(":")[0]
+    rows = _table(client, image, "/etc/passwd")
+    home = next((row[5] for row in rows if len(row) > 5 and row[2] == uid), "")
+    home = home or env.get("HOME", "")
+    return home if home.startswith("/") and home != "/" else "/home/agent"
+
+
+def _table(client: PodmanClient, image: str, path: str) -> list[list[str]]:
+    """Rows of a file of an image, read from a container that is made and never started."""
+    document: dict[str, Any] = {
+        "image": image,
+        "command": ["none"],
+        "labels": {"io.devaipod.look": "1"},
+    }
+    created = client.call("POST", "/containers/create", body=document)["Id"]
+    try:
+        answer = client.open("GET", f"/containers/{created}/archive", params={"path": path})
+        with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+            member = tar.next()
+            file = tar.extractfile(member) if member is not None and member.isfile() else None
+            text = file.read(MAX_PASSWD_BYTES).decode("utf-8", "replace") if file else ""
+    except PodNotFound:
+        text = ""
+    finally:
+        client.call("DELETE", f"/containers/{created}", params={"force": "true"})
+    return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]

@@ -1,0 +1,167 @@
+"""A container's log from its k8s-file: nanosecond stamps, partial marks, and a cursor that resumes exactly.
+
+Podman 4.3's API stamps whole seconds and its `since` includes the whole second; the file has everything. The cursor is
+`<inode>:<offset>` just behind a record. A record is `<RFC 3339 time> <stream> <F|P> <text>` (the Kubernetes CRI log form,
+written by conmon). When conmon reaches the container's log limit it starts the file again: what we had not read by then is
+lost, and the next line carries `gap`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pods.spec import LogLine
+
+READ_BYTES = 256 * 1024
+#: A record longer than this is passed on in parts; conmon itself cuts at about 8 KiB.
+MAX_RECORD_BYTES = 1024 * 1024
+#: How soon a follower sees a new line. A read of an unchanged file costs about 2 µs.
+POLL_SECONDS = 0.02
+#: A quiet log is looked at less often, up to this.
+QUIET_POLL_SECONDS = 0.05
+QUIET_AFTER_POLLS = 250
+#: How often a follower asks whether the container still runs.
+ALIVE_SECONDS = 1.0
+
+
+def parse(record: bytes, *, cursor: str, gap: bool) -> LogLine:
+    """One record of the file without its newline. What is not in the CRI form is passed on whole, as standard error."""
+    parts = record.split(b" ", 3)
+    if len(parts) < 3 or parts[1] not in (b"stdout", b"stderr") or parts[2] not in (b"F", b"P"):
+        return LogLine("stderr", datetime.now(UTC), record, cursor, gap=gap)
+    stream: Literal["stdout", "stderr"] = "stdout" if parts[1] == b"stdout" else "stderr"
+    text = parts[3] if len(parts) == 4 else b""
+    return LogLine(stream, _stamp(parts[0]), text, cursor, partial=parts[2] == b"P", gap=gap)
+
+
+def _stamp(text: bytes) -> datetime:
+    """conmon writes nine digits of a second; Python keeps six."""
+    try:
+        head, _, rest = text.decode().partition(".")
+        digits = rest[:9] if rest[:9].isdigit() else "0"
+        zone = rest[9:] or "+00:00"
+        return datetime.fromisoformat(f"{head}.{digits[:6].ljust(6, '0')}{zone}").astimezone(UTC)
+    except ValueError:
+        return datetime.now(UTC)
+
+
+class Reader:
+    """Reads one log file from a cursor on; blocking, so it is called in a thread or on a local file only."""
+
+    def __init__(self, path: Path, since: str = "") -> None:
+        self.path = path
+        self.file: BinaryIO | None = None
+        self.inode = 0
+        self.offset = 0
+        self.gap = False
+        self.rest = b""
+        inode, _, offset = since.partition(":")
+        if inode.isdigit() and offset.isdigit():
+            self.inode, self.offset = int(inode), int(offset)
+
+    def read(self) -> list[LogLine]:
+        """The complete records that have come since, at most about READ_BYTES of them; empty when there is nothing new."""
+        if self.file is None and not self._open():
+            return []
+        assert self.file is not None
+        data = self.file.read(READ_BYTES)
+        if not data:
+            if self._replaced():
+                self.close()
+            return []
+        return self._split(data)
+
+    def _open(self) -> bool:
+        try:
+            file = self.path.open("rb", buffering=0)
+        except FileNotFoundError:
+            return False
+        state = os.fstat(file.fileno())
+        if self.inode and (state.st_ino != self.inode or state.st_size < self.offset):
+            # Another file stands there: what was between our cursor and its first line is gone.
+            self.gap, self.offset, self.rest = True, 0, b""
+        self.inode = state.st_ino
+        file.seek(self.offset)
+        self.file = file
+        return True
+
+    def _replaced(self) -> bool:
+        """Whether conmon has begun the file again (rename or truncation) since we opened it."""
+        assert self.file is not None
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return there.st_ino != self.inode or there.st_size < self.offset + len(self.rest)
+
+    def _split(self, data: bytes) -> list[LogLine]:
+        lines = []
+        *records, self.rest = (self.rest + data).split(b"\n")
+        for record in records:
+            self.offset += len(record) + 1
+            lines.append(parse(record, cursor=f"{self.inode}:{self.offset}", gap=self.gap))
+            self.gap = False
+        if len(self.rest) > MAX_RECORD_BYTES:
+            self.offset += len(self.rest)
+            line = parse(self.rest, cursor=f"{self.inode}:{self.offset}", gap=self.gap)
+            lines.append(
+                LogLine(line.stream, line.at, line.text, line.cursor, partial=True, gap=line.gap)
+            )
+            self.rest = b""
+        return lines
+
+    def close(self) -> None:
+        """Let the file go; the next read opens it again."""
+        if self.file is not None:
+            self.file.close()
+        self.file, self.rest = None, b""
+
+
+def tail_cursor(path: Path, lines: int) -> str:
+    """The cursor from which the last `lines` records follow. Reads backwards in blocks, at most 8 MiB."""
+    with path.open("rb") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        end = position = file.seek(0, os.SEEK_END)
+        data = b""
+        while position > 0 and data.count(b"\n") <= lines and end - position < 8 * 1024 * 1024:
+            step = min(64 * 1024, position)
+            position -= step
+            file.seek(position)
+            data = file.read(step) + data
+        parts = data.split(b"\n")
+        kept = parts[-(lines + 1) :] if data.endswith(b"\n") else parts[-lines:]
+        behind = len(b"\n".join(kept))
+        return f"{inode}:{end - behind}"
+
+
+async def follow(
+    path: Path, *, since: str, on: bool, ended: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[LogLine]:
+    """Records after `since`; with `on`, until `ended` says so and everything was read."""
+    reader = Reader(path, since)
+    loop = asyncio.get_running_loop()
+    quiet, asked, finished = 0, loop.time(), False
+    try:
+        while True:
+            lines = reader.read()
+            for line in lines:
+                yield line
+            if lines:
+                quiet = 0
+                await asyncio.sleep(0)
+                continue
+            if not on or finished:
+                return
+            quiet += 1
+            if loop.time() - asked > ALIVE_SECONDS:
+                # One more read follows: lines may have come between the last read and the end.
+                asked, finished = loop.time(), await ended()
+                continue
+            await asyncio.sleep(POLL_SECONDS if quiet < QUIET_AFTER_POLLS else QUIET_POLL_SECONDS)
+    finally:
+        reader.close()

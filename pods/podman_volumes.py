@@ -1,0 +1,118 @@
+"""What bounds a volume: an ext4 image of a fixed size and number of inodes, mounted as a loop device.
+
+`podman volume create -o size=` is refused on ext4 hosts, and a later run then makes an unlimited volume in silence. A file
+system of its own bounds both. The file is sparse: it takes what is used. Mounting one needs root, so a rootless
+podman has no hard bound; the supervisor measures there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from pods.errors import BackendError, QuotaExceeded
+from pods.spec import VolumeSpec
+
+MKFS_SECONDS = 60
+#: ext4 needs this much for itself before a file fits.
+LEAST_BYTES = 4 * 1024 * 1024
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """Where the image of a volume lies."""
+    return folder / f"{name}.ext4"
+
+
+def make_image(folder: Path, volume: VolumeSpec, *, user: str) -> Path:
+    """Make the image of a volume, its root owned by `user` (uid:gid), unless it is there. Takes about 20 ms.
+
+    Raises QuotaExceeded when the disk is full and BackendError when mkfs.ext4 is missing or fails.
+    """
+    path = image_path(folder, volume.name)
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_suffix(".draft")
+    try:
+        with draft.open("wb") as file:
+            os.truncate(file.fileno(), max(volume.size_bytes, LEAST_BYTES))
+        done = subprocess.run(
+            [
+                *("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-m", "0"),
+                *("-N", str(max(volume.inodes, 16))),
+                *("-E", f"lazy_itable_init=1,nodiscard,root_owner={user}", str(draft)),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=MKFS_SECONDS,
+            env=_environment(),
+        )
+    except FileNotFoundError as error:
+        raise BackendError(
+            "mkfs.ext4 is not on this host, so a run's disk use cannot be bounded.",
+            next_step="Install e2fsprogs.",
+        ) from error
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise QuotaExceeded(
+            f"The volume {volume.name} could not be made in {folder}: {error.strerror}.",
+            next_step="Free disk space, then prompt the run again.",
+        ) from error
+    if done.returncode:
+        draft.unlink(missing_ok=True)
+        raise BackendError(f"mkfs.ext4 failed for {volume.name}: {done.stderr.strip()[:300]}")
+    _remove_lost_and_found(draft)
+    draft.rename(path)
+    return path
+
+
+def _remove_lost_and_found(image: Path) -> None:
+    """Leave the root empty: a clone wants an empty folder, and an agent would see one that it cannot read."""
+    subprocess.run(
+        ["debugfs", "-w", "-R", "rmdir lost+found", str(image)],
+        capture_output=True,
+        timeout=MKFS_SECONDS,
+        env=_environment(),
+    )
+
+
+def _environment() -> dict[str, str]:
+    # Debian keeps mkfs and debugfs where an ordinary user's PATH does not look.
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+
+
+def remove_image(folder: Path, name: str) -> None:
+    """Remove a volume's image. Nothing happens when there is none."""
+    image_path(folder, name).unlink(missing_ok=True)
+
+
+def usage(mountpoint: Path) -> tuple[int, int]:
+    """Bytes and inodes that the files below a folder take. Follows no link; what vanishes meanwhile is not counted."""
+    total, count = 0, 0
+    stack = [mountpoint]
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    count += 1
+                    try:
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    except OSError:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(Path(entry.path))
+        except OSError:
+            continue
+    return total, count
+
+
+def image_usage(path: Path) -> int:
+    """Bytes that a sparse image takes on the host's disk."""
+    return path.stat().st_blocks * 512
+
+
+def has_mkfs() -> bool:
+    """Whether mkfs.ext4 is on this host."""
+    return shutil.which("mkfs.ext4", path=_environment()["PATH"]) is not None

@@ -30,6 +30,7 @@ class Facts:
     journald: bool
     nofile_hard: int
     nproc_hard: int
+    pid_max: int
     podman: str
     crun: str
     runc: str
@@ -67,6 +68,7 @@ def look() -> Facts:
         journald=Path("/run/systemd/journal/socket").exists(),
         nofile_hard=_hard_limit(resource.RLIMIT_NOFILE),
         nproc_hard=_hard_limit(resource.RLIMIT_NPROC),
+        pid_max=int(Path("/proc/sys/kernel/pid_max").read_text()),
         podman=_which("podman"),
         crun=_which("crun"),
         runc=_which("runc"),

@@ -10,7 +10,6 @@ from devaipod_web.host.facts import CAP_SYS_RESOURCE, Facts
 
 #: What rootful podman asks for by itself; without CAP_SYS_RESOURCE it may not ask for more than the host's own.
 PODMAN_NOFILE = 1_048_576
-PODMAN_NPROC = 4_194_304
 
 HEADER = """\
 # Written by devaipod for its own podman service; each line says what on this host asked for it.
@@ -28,10 +27,10 @@ def document(facts: Facts) -> str:
     containers: list[str] = []
     engine: list[str] = []
     if facts.root and not facts.may(CAP_SYS_RESOURCE):
-        limits = (
-            f'["nofile={min(facts.nofile_hard, PODMAN_NOFILE)}:{min(facts.nofile_hard, PODMAN_NOFILE)}", '
-            f'"nproc={min(facts.nproc_hard, PODMAN_NPROC)}:{min(facts.nproc_hard, PODMAN_NPROC)}"]'
-        )
+        nofile = min(facts.nofile_hard, PODMAN_NOFILE)
+        # podman lowers its own process limit to pid_max at start, and what is below it may not ask for more.
+        nproc = min(facts.nproc_hard, facts.pid_max)
+        limits = f'["nofile={nofile}:{nofile}", "nproc={nproc}:{nproc}"]'
         containers += [
             "# no CAP_SYS_RESOURCE: limits may not be raised above the host's own",
             f"default_ulimits = {limits}",

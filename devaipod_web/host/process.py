@@ -16,6 +16,8 @@ from devaipod_web.host.terminal import Step
 
 #: Lines of a failing program that its error carries.
 KEPT_LINES = 25
+#: And of each line so many characters, from its end: that is where runtimes say the cause.
+LINE_CHARACTERS = 1000
 #: Printed by our own recipes around what they download, so that its time is counted apart.
 DOWNLOAD_BEGINS, DOWNLOAD_ENDS = "@devaipod-download", "@devaipod-build"
 
@@ -91,7 +93,7 @@ def follow(
                 if text.startswith(beginning):
                     step.downloading(downloading)
             if text and not text.startswith("@devaipod-"):
-                lines.append(text[:400])
+                lines.append(text[-LINE_CHARACTERS:])
                 step.tail = text
         status = child.wait()
     except BaseException:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from devaipod_web.host.errors import CommandFailed, HostError, PackagesMissing
@@ -101,8 +101,9 @@ def _stamped(lock: Path) -> bool:
 
 
 def _fingerprint(lock: Path) -> str:
-    found = hashlib.sha256()
-    for file in (lock, ROOT / "pyproject.toml"):
-        found.update(file.read_bytes())
-    found.update(subprocess.check_output([program(), "--version"]))
+    """What the environment was made from: the lock, the project's entry points, and which Python it is."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = hashlib.sha256(lock.read_bytes())
+    found.update(repr((project["version"], project.get("scripts"))).encode())
+    found.update((VENV / "pyvenv.cfg").read_bytes())
     return found.hexdigest()

@@ -34,7 +34,7 @@ SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(://[^/\s:@]+:)[^/\s@]+@"), rf"\1{MASK}@"),
     (
         re.compile(
-            r"\b(?:sk|pk|rk|gsk|xai|ghp|gho|ghs|ghu|glpat|github_pat|AIza|dvp|devaipod)[-_][A-Za-z0-9_-]{12,}"
+            r"\b(?:sk|pk|rk|gsk|xai|ghp|gho|ghs|ghu|glpat|github_pat|AIza|dvp)[-_][A-Za-z0-9_-]{12,}"
         ),
         MASK,
     ),

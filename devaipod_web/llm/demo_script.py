@@ -118,7 +118,7 @@ class Task:
     def title(self) -> str:
         """The first line, for a title or a commit's subject, at most 60 characters."""
         line = next(
-            (line.strip("#*->` \t") for line in self.words.splitlines() if line.strip()), ""
+            (line.strip("#*->`\"' \t") for line in self.words.splitlines() if line.strip()), ""
         )
         line = line.rstrip(".") or "Scripted demo"
         return line if len(line) <= 60 else line[:59].rsplit(" ", 1)[0] + "…"

@@ -87,6 +87,9 @@ def copy_database() -> Path | None:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     target = folder / f"db-{stamp}-{os.getpid()}.sqlite3"
     with closing(sqlite3.connect(source)) as database:
+        tables = "SELECT count(*) FROM sqlite_master WHERE name = 'django_migrations'"
+        if database.execute(tables).fetchone()[0] == 0:
+            return None
         database.execute("VACUUM INTO ?", [str(target)])
     target.chmod(0o600)
     for old in sorted(folder.glob("db-*.sqlite3"))[:-KEEP_COPIES]:

@@ -31,7 +31,7 @@ doctor: ## Say what is wrong on this host, and what mends it
 	@$(HOST) doctor
 
 test: setup ## The whole test suite: real podman, agents, Chromium
-	@$(BIN)/pytest $(PYTEST)
+	@$(HOST) test $(PYTEST)
 
 check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev
@@ -39,7 +39,7 @@ check: ## ruff, mypy and the unit tests: under a minute
 		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow" $(PYTEST)
 
 bench: setup ## The three figures of docs/develop/benchmarks.md
-	@$(BIN)/python -m tests.bench
+	@$(HOST) bench
 
 fmt: ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

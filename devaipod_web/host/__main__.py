@@ -22,6 +22,8 @@ VERBS = {
     "demo": "up, and one run on the sample project",
     "down": "end the server and podman's service",
     "logs": "follow the server's log",
+    "test": "pytest, with podman's environment of this host",
+    "bench": "the benchmark, with podman's environment of this host",
     "doctor": "say what is wrong on this host (--json)",
     "clean": "end and remove everything of this installation",
 }
@@ -37,9 +39,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB")
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--json", action="store_true")
-    chosen = parser.parse_args(arguments)
+    chosen, more = parser.parse_known_args(arguments)
+    if more and chosen.verb != "test":
+        parser.error(f"unknown arguments: {' '.join(more)}")
     say = Terminal()
     try:
+        if chosen.verb in ("test", "bench"):
+            module = ["pytest", *more] if chosen.verb == "test" else ["tests.bench"]
+            return commands.run_module(home.home(), module)
         return _run(chosen.verb, dev=chosen.dev, as_json=chosen.json, say=say, arguments=arguments)
     except HostError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from devaipod_web import home
-from devaipod_web.host import podman_config, podman_service, server
+from devaipod_web.host import podman_config, podman_service, python, server
 from devaipod_web.host.errors import CommandFailed, HostError
 from devaipod_web.host.images import ROOT, Images, ensure_images
 from devaipod_web.host.packages import ensure_packages
@@ -132,6 +132,14 @@ def demo(folder: Path) -> int:
     """One more run on the sample project, told step by step, by the CLI's own verb. Returns its exit status."""
     _enter(folder)
     return _devaipod("demo")
+
+
+def run_module(folder: Path, module: list[str]) -> int:
+    """Become `python -m …` of `.venv`, in the environment that podman needs here. Returns only when it can't."""
+    _enter(folder)
+    words = [str(python.program()), "-m", *module]
+    sys.stdout.flush()
+    os.execve(words[0], words, podman_config.environment())  # noqa: S606 - our own interpreter
 
 
 def _devaipod(*arguments: str) -> int:

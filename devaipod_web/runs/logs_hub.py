@@ -1,0 +1,211 @@
+"""Live log lines for any number of viewers: one channel a container in the serving process.
+
+What is shown is stored first. The supervisor's follower publishes what it has stored; a channel gathers about
+`BATCH_SECONDS` of lines into one batch, encodes it once, and every viewer gets that same object. A viewer holds nothing
+but the number of its last line: one that falls behind the ring reads from the store at its own pace and slows nobody. Where the writer is
+another process, a channel with viewers reads the store on a short beat.
+
+    async with hub.subscribe(run.key, pod.name, "agent", after=120) as feed:
+        async for batch in feed:
+            await send(batch.encoded)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+
+from devaipod_web.runs import logs
+from devaipod_web.runs.logs import StoredLine
+
+BATCH_SECONDS = 0.02
+#: Lines of one batch, at most.
+BATCH_LINES = 500
+#: Batches that a channel keeps for viewers who are a little behind.
+RING_BATCHES = 128
+#: Beat of reading the store when nobody in this process publishes.
+STORE_BEAT_SECONDS = 0.5
+
+_readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="log-reader")
+Name = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive lines, and the same as JSON text (a list of objects with the names of `StoredLine`), made once."""
+
+    lines: Sequence[StoredLine]
+    encoded: str
+
+    @property
+    def first(self) -> int:
+        """The number of the first line."""
+        return self.lines[0].n
+
+    @property
+    def last(self) -> int:
+        """The number of the last line."""
+        return self.lines[-1].n
+
+
+def batch_of(lines: Sequence[StoredLine]) -> Batch:
+    """A batch of these lines (not empty, consecutive)."""
+    text = json.dumps([asdict(line) for line in lines], ensure_ascii=False, separators=(",", ":"))
+    return Batch(tuple(lines), text)
+
+
+@dataclass(eq=False)
+class _Channel:
+    name: Name
+    last: int = 0
+    ring: deque[Batch] = field(default_factory=lambda: deque(maxlen=RING_BATCHES))
+    pending: list[StoredLine] = field(default_factory=list)
+    flush_at: asyncio.TimerHandle | None = None
+    flushed: float = 0.0
+    published: float = 0.0
+    viewers: int = 0
+    feeds: set[asyncio.Event] = field(default_factory=set)
+    poll: asyncio.Task[None] | None = None
+
+    def publish(self, lines: Iterable[StoredLine]) -> None:
+        known = self.pending[-1].n if self.pending else self.last
+        self.pending.extend(line for line in lines if line.n > known)
+        self.published = time.monotonic()
+        if not self.pending or self.flush_at is not None:
+            return
+        # The first line after a pause goes out at once; the next ones are gathered.
+        wait = max(self.flushed + BATCH_SECONDS - time.monotonic(), 0.0)
+        self.flush_at = asyncio.get_running_loop().call_later(wait, self._flush)
+
+    def _flush(self) -> None:
+        self.flush_at = None
+        lines, self.pending = self.pending[:BATCH_LINES], self.pending[BATCH_LINES:]
+        if not lines:
+            return
+        if self.ring and self.ring[-1].last + 1 != lines[0].n:
+            self.ring.clear()
+        self.ring.append(batch_of(lines))
+        self.last, self.flushed = lines[-1].n, time.monotonic()
+        for event in self.feeds:
+            event.set()
+        if self.pending:
+            loop = asyncio.get_running_loop()
+            self.flush_at = loop.call_later(0, self._flush)
+
+    def after(self, number: int) -> Batch | None:
+        """The batch that goes on after line `number`, when the ring has it."""
+        if not self.ring or not self.ring[0].first <= number + 1 <= self.last:
+            return None
+        for batch in reversed(self.ring):
+            if batch.first == number + 1:
+                return batch
+            if batch.first <= number < batch.last:
+                return batch_of(batch.lines[number + 1 - batch.first :])
+        return None
+
+    async def follow_store(self) -> None:
+        """Read what another process stored, while there are viewers."""
+        while True:
+            await asyncio.sleep(STORE_BEAT_SECONDS)
+            if time.monotonic() - self.published < STORE_BEAT_SECONDS:
+                continue
+            known = self.pending[-1].n if self.pending else self.last
+            lines = await read(self.name, after=known, limit=BATCH_LINES)
+            if lines:
+                self.publish(lines)
+
+
+class Feed:
+    """A viewer's place in a log: iterate over batches, without a gap or a double."""
+
+    def __init__(self, channel: _Channel, event: asyncio.Event, after: int) -> None:
+        self._channel = channel
+        self._event = event
+        self.at = after
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The next batch; waits for it. Never ends by itself: leave the loop when the container has ended."""
+        while True:
+            self._event.clear()
+            batch = self._channel.after(self.at)
+            if batch is None and self.at < self._channel.last:
+                lines = await read(self._channel.name, after=self.at, limit=BATCH_LINES)
+                batch = batch_of(lines) if lines else None
+            if batch is not None:
+                self.at = batch.last
+                return batch
+            await self._event.wait()
+
+
+class Hub:
+    """The channels of one process. All methods belong to one event loop."""
+
+    def __init__(self) -> None:
+        self._channels: dict[Name, _Channel] = {}
+
+    def publish(
+        self, run_key: str, pod_name: str, container: str, lines: Sequence[StoredLine]
+    ) -> None:
+        """Hand stored lines to the viewers, if there are any."""
+        channel = self._channels.get((run_key, pod_name, container))
+        if channel is not None:
+            channel.publish(lines)
+
+    @asynccontextmanager
+    async def subscribe(
+        self, run_key: str, pod_name: str, container: str, *, after: int | None = None
+    ) -> AsyncIterator[Feed]:
+        """Follow a container's log after line `after` (None: from now on). Raises ValueError for a name that is none."""
+        name = (run_key, pod_name, container)
+        logs.folder(*name)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = _Channel(name)
+        channel.viewers += 1
+        event = asyncio.Event()
+        channel.feeds.add(event)
+        try:
+            if channel.poll is None:
+                channel.last = max(channel.last, await last_number(name))
+                if channel.poll is None:
+                    channel.poll = asyncio.create_task(
+                        channel.follow_store(), name=f"logs {pod_name} {container}"
+                    )
+            yield Feed(channel, event, channel.last if after is None else max(after, 0))
+        finally:
+            channel.feeds.discard(event)
+            channel.viewers -= 1
+            if not channel.viewers:
+                self._close(channel)
+
+    def _close(self, channel: _Channel) -> None:
+        self._channels.pop(channel.name, None)
+        if channel.poll is not None:
+            channel.poll.cancel()
+        if channel.flush_at is not None:
+            channel.flush_at.cancel()
+
+
+async def read(name: Name, *, after: int, limit: int) -> list[StoredLine]:
+    """`logs.read` in a thread of the readers' pool."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_readers, lambda: logs.read(*name, after=after, limit=limit))
+
+
+async def last_number(name: Name) -> int:
+    """`logs.last_number` in a thread of the readers' pool."""
+    return await asyncio.get_running_loop().run_in_executor(_readers, logs.last_number, *name)
+
+
+hub = Hub()
+subscribe = hub.subscribe
+publish = hub.publish

@@ -1,0 +1,324 @@
+"""What the supervisor writes: each function is one short transaction, called through `db.write`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from devaipod_web.runs import events
+from devaipod_web.runs.models import CommandState, Run, RunCommand, RunPod, Turn
+from devaipod_web.runs.services.commands import OPEN, enqueue
+from devaipod_web.runs.services.prompt import is_stopping
+from devaipod_web.runs.services.stop import end, withdraw_questions
+from devaipod_web.runs.services.transition import transition
+from devaipod_web.runs.states import ACTIVE, ENDED, State
+from devaipod_web.runs.supervisor import lease
+from devaipod_web.runs.wake import wake
+from pods.sidecar.protocol import CommandKind
+
+CONTINUE = (
+    "The sandbox was lost while you were working on this and was started anew; the workspace is as you left it. "
+    "Look at what is done already and go on with:\n\n"
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """A run as its driver sees it: `pods` are those that the backend may still have something of, the oldest first."""
+
+    run: Run
+    pods: list[RunPod]
+    now: datetime
+    stop_asked_at: datetime | None
+    stop_applied: bool
+
+    @property
+    def current(self) -> RunPod | None:
+        """The pod of the present attempt while its tokens are alive."""
+        for pod in reversed(self.pods):
+            if pod.ended_at is None and pod.attempt == self.run.attempts:
+                return pod
+        return None
+
+
+def view(run_id: int) -> View | None:
+    """Read what a driver needs; None when the run is gone."""
+    run = Run.objects.select_related("project", "owner", "provider").filter(pk=run_id).first()
+    if run is None:
+        return None
+    pods = list(RunPod.objects.filter(run=run, removed_at=None).order_by("attempt"))
+    stop = None
+    if pods:
+        stop = RunCommand.objects.filter(pod=pods[-1], kind=CommandKind.STOP).first()
+    return View(
+        run=run,
+        pods=pods,
+        now=timezone.now(),
+        stop_asked_at=stop.created_at if stop else None,
+        stop_applied=stop is not None and stop.state not in OPEN,
+    )
+
+
+def to_drive() -> list[tuple[int, str]]:
+    """(id, key) of runs that need a driver: those at work, and those with a pod that is not removed yet."""
+    live = RunPod.objects.filter(removed_at=None).values("run_id")
+    found = Run.objects.filter(Q(state__in=ACTIVE) | Q(pk__in=live))
+    return list(found.order_by("pk").values_list("pk", "key"))
+
+
+def admit(owner: str, places: int) -> list[tuple[int, str]]:
+    """Give free places to the runs that wait longest, under a lease of `owner`; returns (id, key) of those admitted.
+
+    A run whose last pod is still going waits until that is gone.
+    """
+    now = timezone.now()
+    free = places - Run.objects.filter(state__in=ACTIVE).count()
+    if free <= 0:
+        return []
+    going = RunPod.objects.filter(removed_at=None).values("run_id")
+    queue = (
+        Run.objects.filter(state=State.QUEUED)
+        .exclude(pk__in=going)
+        .order_by("queued_at", "pk")[:free]
+    )
+    admitted = []
+    for run in queue:
+        moved = transition(
+            run.pk,
+            State.PREPARING,
+            reason="",
+            expect=frozenset({State.QUEUED}),
+            waits_for="",
+            step="",
+            stuck_since=None,
+            deadline_at=now + timedelta(seconds=run.wall_seconds),
+            lease_owner=owner,
+            lease_until=now + lease.LEASE,
+        )
+        if moved:
+            admitted.append((run.pk, run.key))
+    return admitted
+
+
+def begin_step(run_id: int, step: str) -> None:
+    """Show which step of starting the run is in."""
+    Run.objects.filter(pk=run_id).update(step=step)
+    wake(Run.objects.values_list("key", flat=True).get(pk=run_id))
+
+
+def progress(run_id: int, step: str, text: str) -> None:
+    """Tell how far a slow step is."""
+    events.record(Run.objects.get(pk=run_id), events.Kind.STEP, {"step": step, "text": text[:500]})
+
+
+def finish_step(
+    run_id: int, pod_id: int | None, step: str, *, text: str, seconds: float, **pod_fields: Any
+) -> None:
+    """Note that a step is done and how many seconds it took."""
+    with transaction.atomic():
+        if pod_id is not None:
+            steps = RunPod.objects.values_list("steps", flat=True).get(pk=pod_id)
+            RunPod.objects.filter(pk=pod_id).update(
+                steps={**steps, step: timezone.now().isoformat()}, **pod_fields
+            )
+        Run.objects.filter(pk=run_id).exclude(waits_for="").filter(
+            state__in=[State.PREPARING, State.STARTING]
+        ).update(waits_for="")
+        events.record(
+            Run.objects.get(pk=run_id),
+            events.Kind.STEP,
+            {"step": step, "text": text, "seconds": round(max(seconds, 0.0), 3)},
+        )
+
+
+def waits_for(run_id: int, text: str) -> None:
+    """Say what the run waits for; writes only a change."""
+    changed = (
+        Run.objects.filter(pk=run_id).exclude(waits_for=text[:300]).update(waits_for=text[:300])
+    )
+    if changed:
+        wake(Run.objects.values_list("key", flat=True).get(pk=run_id))
+
+
+def set_base(run_id: int, commit: str) -> None:
+    """Fix the commit that the run starts from."""
+    Run.objects.filter(pk=run_id, base_commit="").update(base_commit=commit)
+
+
+def new_pod(
+    run_id: int,
+    *,
+    attempt: int,
+    name: str,
+    backend: str,
+    image: str,
+    key: str,
+    control_digest: str,
+    data_digest: str,
+) -> bool:
+    """Make the attempt's row and move the run to `starting`, in one transaction: no second pod is ever made for it.
+
+    False when the run has moved on meanwhile.
+    """
+    with transaction.atomic():
+        moved = transition(
+            run_id,
+            State.STARTING,
+            reason="",
+            expect=frozenset({State.PREPARING}),
+            attempts=attempt,
+            image=image[:300],
+        )
+        if not moved:
+            return False
+        RunPod.objects.create(
+            run_id=run_id,
+            key=key,
+            attempt=attempt,
+            name=name,
+            backend=backend,
+            image=image[:300],
+            control_digest=control_digest,
+            data_digest=data_digest,
+        )
+    return True
+
+
+def fail(run_id: int, reason: str, next_step: str) -> bool:
+    """End a run as failed; its pod, if there is one, is asked to stage what is there."""
+    return end_as(run_id, State.FAILED, reason, next_step)
+
+
+def end_as(run_id: int, state: State, reason: str, next_step: str = "") -> bool:
+    """End a run. False when it had ended already."""
+    with transaction.atomic():
+        run = Run.objects.select_for_update().get(pk=run_id)
+        return end(run, state, reason=reason[:1000], next_step=next_step[:500])
+
+
+def lose(run_id: int, pod_id: int, reason: str) -> None:
+    """Give up a pod that was lost without the run's fault, and start a new attempt while there are any left.
+
+    The tokens die at once. A turn that the lost agent was in is asked again, with the session resumed where the agent can.
+    """
+    with transaction.atomic():
+        run = Run.objects.select_for_update().get(pk=run_id)
+        now = timezone.now()
+        ended = RunPod.objects.filter(pk=pod_id, ended_at=None).update(ended_at=now)
+        if not ended or run.state in ENDED:
+            return
+        pod = RunPod.objects.get(pk=pod_id)
+        events.record(run, events.Kind.POD_LOST, {"pod": pod.name, "reason": reason[:1000]})
+        withdraw_questions(run)
+        lost = run.lost_pods + 1
+        Run.objects.filter(pk=run_id).update(lost_pods=lost)
+        if lost >= settings.MAX_ATTEMPTS:
+            close_turns(pod, "interrupted")
+            end(
+                run,
+                State.FAILED,
+                reason=f"The pod was lost {lost} times; the last time {reason}"[:1000],
+                next_step="Look at what was kept of the pods, and at `devaipod doctor`; then prompt the run again.",
+            )
+            return
+        ask_again(run, pod)
+        transition(
+            run_id,
+            State.PREPARING,
+            reason=f"The pod was lost: {reason} A new one is started."[:1000],
+            waits_for="",
+            stuck_since=None,
+            keep_warm_until=None,
+        )
+
+
+def ask_again(run: Run, pod: RunPod) -> None:
+    """Queue the prompt of each turn that began in `pod` and did not end."""
+    for turn in Turn.objects.filter(run=run, pod=pod, ended_at=None).exclude(started_at=None):
+        RunCommand.objects.filter(
+            run=run, kind=CommandKind.PROMPT, state__in=OPEN, payload__turn=turn.number
+        ).update(state=CommandState.REFUSED, reason="the pod was lost", done_at=timezone.now())
+        Turn.objects.filter(pk=turn.pk).update(started_at=None, pod=None)
+        enqueue(run.pk, CommandKind.PROMPT, {"turn": turn.number, "text": CONTINUE + turn.prompt})
+
+
+def close_turns(pod: RunPod, stop_reason: str) -> None:
+    """End the turns that will not end any more, as nobody is left to end them."""
+    Turn.objects.filter(pod=pod, ended_at=None).exclude(started_at=None).update(
+        ended_at=timezone.now(), stop_reason=stop_reason
+    )
+
+
+def ask_to_stop(pod_id: int, reason: str) -> None:
+    """Queue the STOP command of a pod, once."""
+    with transaction.atomic():
+        pod = RunPod.objects.get(pk=pod_id)
+        if pod.ended_at is None and not is_stopping(pod):
+            enqueue(pod.run_id, CommandKind.STOP, {"reason": reason[:500]}, pod=pod)
+
+
+def keep_diagnostics(pod_id: int, diagnostics: dict[str, Any]) -> None:
+    """Keep what the pod was, once: the first look after its end is the one that tells."""
+    RunPod.objects.filter(pk=pod_id, diagnostics={}).update(diagnostics=diagnostics)
+
+
+def pod_ended(pod_id: int) -> None:
+    """The pod's containers are stopped: its tokens die."""
+    with transaction.atomic():
+        RunPod.objects.filter(pk=pod_id, ended_at=None).update(ended_at=timezone.now())
+        pod = RunPod.objects.select_related("run").get(pk=pod_id)
+        RunCommand.objects.filter(pod=pod, state__in=OPEN).update(
+            state=CommandState.REFUSED, reason="the pod has ended", done_at=timezone.now()
+        )
+        if pod.run.state in ENDED:
+            close_turns(pod, "interrupted")
+        withdraw_of(pod)
+        wake(pod.run.key)
+
+
+def withdraw_of(pod: RunPod) -> None:
+    """Close the questions of a pod that is no more."""
+    if not RunPod.objects.filter(run_id=pod.run_id, ended_at=None).exists():
+        withdraw_questions(pod.run)
+
+
+def pod_removed(pod_id: int) -> None:
+    """The backend has nothing of the pod any more."""
+    RunPod.objects.filter(pk=pod_id).update(removed_at=timezone.now())
+    key = RunPod.objects.values_list("run__key", flat=True).get(pk=pod_id)
+    wake(key)
+
+
+def name_stuck(run_id: int, what: str) -> bool:
+    """Name a run stuck and say what it waits for, once until its next event."""
+    with transaction.atomic():
+        run = Run.objects.select_for_update().get(pk=run_id)
+        if run.stuck_since is not None or run.state != State.RUNNING:
+            return False
+        Run.objects.filter(pk=run_id).update(
+            stuck_since=run.last_event_at or timezone.now(), waits_for=what[:300]
+        )
+        events.record(run, events.Kind.STUCK, {"waits_for": what[:300]})
+    return True
+
+
+def known_pods() -> set[str]:
+    """Names of the pods that this installation still answers for."""
+    return set(RunPod.objects.filter(removed_at=None).values_list("name", flat=True))
+
+
+def known_run_keys(keys: Iterable[str]) -> set[str]:
+    """Those of these keys that are runs of ours."""
+    return set(Run.objects.filter(key__in=list(keys)).values_list("key", flat=True))
+
+
+def anyone_queued() -> bool:
+    """Whether any run waits for a place."""
+    return Run.objects.filter(state=State.QUEUED).exists()

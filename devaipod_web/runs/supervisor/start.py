@@ -1,0 +1,343 @@
+"""From `preparing` to an agent with a session: mirror, image, pod, clone, agent.
+
+Every step asks the database and the backend what is done already, so that a killed supervisor's successor goes on where it
+was. Each ends in its own time; what fails, fails with a sentence and what to do next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+
+from devaipod_web import db, home
+from devaipod_web.forges import staging
+from devaipod_web.forges.errors import ForgeError
+from devaipod_web.gateway import sockets, tokens
+from devaipod_web.runs.models import Run, RunPod
+from devaipod_web.runs.services.connect import workspace_path
+from devaipod_web.runs.services.notes import note
+from devaipod_web.runs.supervisor import image, pod_spec, records
+from devaipod_web.runs.supervisor.records import View
+from devaipod_web.runs.supervisor.work import blocking
+from pods import agents
+from pods.agents import AgentProfile
+from pods.backend import ContainerBackend
+from pods.devcontainer import DevcontainerPlan
+from pods.errors import BackendError, BackendUnavailable, ImageMissing
+from pods.spec import AGENT, ImageInfo, Limits, PodSpec, PullProgress
+
+MIRROR_SECONDS = 600.0
+PULL_SECONDS = 1200.0
+CREATE_SECONDS = 120.0
+#: From the sidecar's start to its first word.
+CONNECT_SECONDS = 60.0
+CLONE_SECONDS = 600.0
+#: From the agent's start to its session; agents of half a gigabyte start slowly on a loaded host.
+SESSION_SECONDS = 240.0
+#: A backend that does not answer is asked again for this long before the run fails.
+UNAVAILABLE_SECONDS = 900.0
+#: Lines of progress of one pull that become events, at most one in this many seconds.
+PROGRESS_SECONDS = 2.0
+
+
+class StepFailed(Exception):
+    """A step of starting ended for good. `reason` and `next_step` are shown on the run."""
+
+    def __init__(self, reason: str, next_step: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.next_step = next_step
+
+
+class Starter:
+    """The steps of one run's start. Holds a cache alone; what counts is in the database."""
+
+    def __init__(self, backend: ContainerBackend, installation: str) -> None:
+        self.backend = backend
+        self.installation = installation
+        self._plan: tuple[str, DevcontainerPlan] | None = None
+
+    # --- preparing --------------------------------------------------------------------------------------------
+
+    async def prepare(self, view: View) -> None:
+        """Mirror the upstream, have the image, and make the attempt's row (which moves the run to `starting`)."""
+        run = view.run
+        async with self._step(run, None, "mirror", "Fetched the upstream", MIRROR_SECONDS):
+            await self._mirror(run)
+        async with self._step(run, None, "image", "Have the agent's image", PULL_SECONDS) as said:
+            plan = await self._plan_of(run)
+            await self._have_image(run, plan.image)
+            said.append(plan.image)
+        await self._new_pod(run, plan.image)
+
+    async def _mirror(self, run: Run) -> None:
+        if not run.base_commit:
+            await blocking(staging.ensure_mirror, run.project)
+            commit = await blocking(staging.resolve, run.project, run.project.upstream_branch)
+            await db.write(records.set_base, run.pk, commit)
+            run.base_commit = commit
+        await blocking(staging.ensure_run_repository, run.project, run)
+
+    async def _plan_of(self, run: Run) -> DevcontainerPlan:
+        if self._plan is not None and self._plan[0] == run.base_commit:
+            return self._plan[1]
+        plan = await blocking(
+            image.plan, run.project, run.base_commit, workspace=workspace_path(run)
+        )
+        for text in plan.warnings:
+            await db.write(note, run.pk, "warning", text)
+        if plan.ignored:
+            text = "Ignored in devcontainer.json: " + ", ".join(plan.ignored)
+            await db.write(note, run.pk, "info", text)
+        self._plan = (run.base_commit, plan)
+        return plan
+
+    async def _have_image(self, run: Run, reference: str) -> ImageInfo:
+        found = await self.backend.image(reference)
+        if found is not None:
+            return found
+        loop = asyncio.get_running_loop()
+        told = 0.0
+        pending: set[asyncio.Task[None]] = set()
+
+        def tell(progress: PullProgress) -> None:
+            # May be called from the backend's own threads.
+            nonlocal told
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                loop.call_soon_threadsafe(say, progress.message)
+
+        def say(message: str) -> None:
+            task = loop.create_task(db.write(records.progress, run.pk, "image", message))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+        try:
+            return await self.backend.pull(reference, tell)
+        finally:
+            if pending:
+                await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _new_pod(self, run: Run, reference: str) -> None:
+        attempt = run.attempts + 1
+        name = pod_spec.pod_name(run.project.slug, run.key, attempt)
+        control, control_digest = tokens.mint()
+        data, data_digest = tokens.mint()
+        # The files come first: a row without its tokens could never start, files without a row are written over.
+        await blocking(write_tokens, name, control, data)
+        await db.write(
+            records.new_pod,
+            run.pk,
+            attempt=attempt,
+            name=name,
+            backend=self.backend.name,
+            image=reference,
+            key=home.new_key(),
+            control_digest=control_digest,
+            data_digest=data_digest,
+        )
+
+    # --- starting ---------------------------------------------------------------------------------------------
+
+    async def create(self, view: View, pod: RunPod) -> None:
+        """Make the pod; its sidecar starts. Safe to repeat."""
+        run = view.run
+        async with self._step(run, pod, "pod", "Made the pod", CREATE_SECONDS):
+            if not tokens_are_there(pod.name):
+                raise StepFailed(
+                    "The tokens of this attempt are gone from the disk.",
+                    "Prompt the run again: a new attempt gets new ones.",
+                )
+            await blocking(sockets.link_pod, pod.key)
+            spec = await self._spec(run, pod)
+            state = await self.backend.create_pod(spec)
+            for text in state.warnings:
+                await db.write(note, run.pk, "warning", text)
+
+    async def _spec(self, run: Run, pod: RunPod) -> PodSpec:
+        plan = await self._plan_of(run)
+        info = await self._have_image(run, pod.image)
+        return pod_spec.build(facts(run, pod, plan=plan, info=info, installation=self.installation))
+
+    async def start_agent(self, view: View, pod: RunPod) -> None:
+        """The workspace is there: note how long it took and start the agent's container. Safe to repeat."""
+        ready, since = pod.workspace_ready_at, pod.connected_at
+        assert ready is not None
+        if "clone" not in pod.steps:
+            await db.write(
+                records.finish_step,
+                view.run.pk,
+                pod.pk,
+                "clone",
+                text="The workspace is ready",
+                seconds=(ready - since).total_seconds() if since else 0.0,
+            )
+        await db.write(records.begin_step, view.run.pk, "agent")
+        await self.backend.start(pod.name, AGENT)
+        await db.write(
+            records.finish_step,
+            view.run.pk,
+            pod.pk,
+            "start",
+            text="Started the agent's container",
+            seconds=(view.now - ready).total_seconds(),
+            agent_started_at=view.now,
+        )
+
+    def late(self, view: View, pod: RunPod) -> StepFailed | None:
+        """What took too long in `starting`, or None. Only looks at stamps in the database."""
+        now = view.now
+        made = step_time(pod, "pod")
+        if pod.session_at is not None or made is None:
+            return None
+        if pod.connected_at is None:
+            return _late_after(
+                now, made, CONNECT_SECONDS, "the sidecar did not reach the gateway",
+                "Look at the sidecar's log; is the gateway's socket there? `devaipod doctor` says.",
+            )  # fmt: skip
+        if pod.workspace_ready_at is None:
+            return _late_after(
+                now, pod.connected_at, CLONE_SECONDS, "the clone of the repository did not end",
+                "Is the repository very large? Look at the sidecar's log.",
+            )  # fmt: skip
+        if pod.agent_started_at is None:
+            return None
+        return _late_after(
+            now, pod.agent_started_at, SESSION_SECONDS, "the agent opened no session",
+            "Look at the agent's log: it may wait for something that it can't reach.",
+        )  # fmt: skip
+
+    # --- steps ------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _step(
+        self, run: Run, pod: RunPod | None, name: str, text: str, seconds: float
+    ) -> AsyncIterator[list[str]]:
+        """Do one step within its time, note how long it took, and turn what went wrong into `StepFailed`.
+
+        BackendUnavailable passes: the driver tries the step again.
+        """
+        begun = time.monotonic()
+        await db.write(records.begin_step, run.pk, name)
+        said: list[str] = []
+        try:
+            async with asyncio.timeout(seconds):
+                yield said
+        except TimeoutError as error:
+            raise StepFailed(
+                f"The step “{name}” did not end within {seconds / 60:.0f} minutes.",
+                "Look at the server's log and at `devaipod doctor`, then prompt the run again.",
+            ) from error
+        except ForgeError as error:
+            raise StepFailed(error.message, error.next_step) from error
+        except BackendUnavailable:
+            raise
+        except ImageMissing as error:
+            raise StepFailed(
+                error.message,
+                error.next_step or "Name an image that exists in the project's settings.",
+            ) from error
+        except BackendError as error:
+            raise StepFailed(error.message, error.next_step) from error
+        await db.write(
+            records.finish_step,
+            run.pk,
+            pod.pk if pod else None,
+            name,
+            text=": ".join([text, *said]),
+            seconds=time.monotonic() - begun,
+        )
+
+
+def facts(
+    run: Run, pod: RunPod, *, plan: DevcontainerPlan, info: ImageInfo, installation: str
+) -> pod_spec.Facts:
+    """What the pod's document follows from, out of rows, settings and the image."""
+    project = run.project
+    profile = profile_of(run)
+    workspace = workspace_path(run)
+    return pod_spec.Facts(
+        installation=installation,
+        run=run.key,
+        attempt=pod.attempt,
+        project=project.key,
+        slug=project.slug,
+        owner=run.owner.key,
+        image=pod.image,
+        user=plan.user or info.user,
+        home=info.home or "/home/agent",
+        argv=agents.entry_argv(profile, lifecycle=plan.lifecycle),
+        workspace=workspace,
+        sidecar_image=settings.SIDECAR_IMAGE,
+        token_dir=home.pod_token_dir(pod.name),
+        socket_dir=home.pod_socket_dir(pod.key),
+        limits=Limits(memory_bytes=project.memory_bytes, cpus=project.cpus, pids=project.pids),
+        workspace_bytes=project.workspace_bytes,
+        workspace_inodes=project.workspace_inodes,
+        env=agents.agent_env(
+            profile, model=run.model, policy=run.permission_policy, extra=plan.env
+        ),
+    )
+
+
+def profile_of(run: Run) -> AgentProfile:
+    """The run's agent profile. Raises StepFailed for one that this version does not have."""
+    profile = agents.PROFILES.get(run.agent)
+    if profile is None:
+        raise StepFailed(
+            f"There is no agent called {run.agent!r}.",
+            f"Choose one of: {', '.join(sorted(agents.PROFILES))}.",
+        )
+    return profile
+
+
+def write_tokens(pod_name: str, control: str, data: str) -> Path:
+    """Write a pod's two tokens where its sidecar mounts them. The parent is closed to other users of the host."""
+    folder = home.pod_token_dir(pod_name)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.parent.chmod(0o700)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    for name, token in (("control", control), ("data", data)):
+        draft = folder / f".{name}.{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(token)
+        # The umask may have taken bits that the sidecar's uid needs.
+        draft.chmod(0o444)
+        draft.replace(folder / name)
+    return folder
+
+
+def tokens_are_there(pod_name: str) -> bool:
+    """Whether both token files of a pod are on the disk."""
+    folder = home.pod_token_dir(pod_name)
+    return all((folder / name).is_file() for name in ("control", "data"))
+
+
+def remove_tokens(pod_name: str) -> None:
+    """Remove a pod's tokens from the disk. Safe to repeat."""
+    shutil.rmtree(home.pod_token_dir(pod_name).parent, ignore_errors=True)
+
+
+def step_time(pod: RunPod, step: str) -> datetime | None:
+    """When a step of this attempt was done, or None."""
+    text = pod.steps.get(step)
+    return datetime.fromisoformat(text) if text else None
+
+
+def _late_after(
+    now: datetime, since: datetime, seconds: float, what: str, next_step: str
+) -> StepFailed | None:
+    if now - since < timedelta(seconds=seconds):
+        return None
+    return StepFailed(f"Gave up after {seconds:.0f} seconds: {what}.", next_step)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from devaipod_web.runs.states import State
+from devaipod_web.runs.supervisor.diagnose import why_agent_ended
+from devaipod_web.runs.supervisor.watch import Facts, What, decide
+from pods.spec import ContainerState, Phase, PodState
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+AT_WORK = Facts(
+    state=State.RUNNING,
+    now=NOW,
+    deadline_at=NOW + timedelta(hours=1),
+    keep_warm_until=None,
+    last_event_at=NOW,
+    is_stuck=False,
+    session_at=NOW - timedelta(minutes=5),
+    stop_asked=False,
+    turn_started=True,
+    turn_ended_at=None,
+    turn_staged=False,
+    prompts_wait=False,
+)
+
+
+def pod(sidecar=Phase.RUNNING, agent=Phase.RUNNING, ago=60.0):
+    def container(name, phase):
+        finished = NOW - timedelta(seconds=ago) if phase is Phase.EXITED else None
+        return ContainerState(name, name, phase, "image", exit_code=1, finished_at=finished)
+
+    return PodState(
+        "p",
+        "id",
+        {},
+        NOW,
+        {"sidecar": container("sidecar", sidecar), "agent": container("agent", agent)},
+    )
+
+
+ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen", "what"),
+    [
+        (AT_WORK, pod(), What.NOTHING),
+        (replace(AT_WORK, deadline_at=NOW), pod(), What.TIME_OUT),
+        (replace(AT_WORK, state=State.WAITING, deadline_at=NOW), pod(), What.TIME_OUT),
+        (AT_WORK, None, What.LOST),
+        (AT_WORK, pod(sidecar=Phase.EXITED), What.LOST),
+        (AT_WORK, pod(sidecar=Phase.CREATED), What.LOST),
+        (AT_WORK, pod(agent=Phase.EXITED), What.AGENT_ENDED),
+        (AT_WORK, pod(agent=Phase.EXITED, ago=1), What.NOTHING),
+        (ENDED, pod(agent=Phase.EXITED), What.NOTHING),
+        (replace(ENDED, prompts_wait=True), pod(agent=Phase.EXITED), What.AGENT_ENDED),
+        (replace(AT_WORK, last_event_at=NOW - timedelta(minutes=6)), pod(), What.STUCK),
+        (
+            replace(AT_WORK, last_event_at=NOW - timedelta(minutes=6), is_stuck=True),
+            pod(),
+            What.NOTHING,
+        ),
+        (
+            replace(AT_WORK, state=State.WAITING, last_event_at=NOW - timedelta(minutes=6)),
+            pod(),
+            What.NOTHING,
+        ),
+        (
+            replace(AT_WORK, state=State.WAITING, keep_warm_until=NOW),
+            pod(),
+            What.END_CANCELLED,
+        ),
+        (ENDED, pod(), What.NOTHING),
+        (replace(ENDED, turn_ended_at=NOW - timedelta(minutes=6)), pod(), What.NOT_STAGED),
+        (
+            replace(
+                ENDED,
+                turn_ended_at=NOW - timedelta(minutes=6),
+                session_at=NOW - timedelta(seconds=25),
+            ),
+            pod(),
+            What.STAGE,
+        ),
+        (replace(ENDED, stop_asked=True), pod(sidecar=Phase.EXITED), What.NOT_STAGED),
+    ],
+)
+def test_what_is_done_about_a_run_at_work(facts, seen, what):
+    assert decide(facts, seen) is what
+
+
+def ended(code, **more):
+    return ContainerState("agent", "id", Phase.EXITED, "img:1", exit_code=code, **more)
+
+
+@pytest.mark.parametrize(
+    ("state", "says", "step"),
+    [
+        (ended(42), "program `opencode` is not in image img:1 (exit code 42)", "another image"),
+        (ended(137, oom_killed=True), "more memory than it may (2.0 GiB", "memory limit"),
+        (ended(137), "was killed (exit code 137)", "again"),
+        (ended(1), "exit code 1). Its last words: boom", "log"),
+        (ended(0), "although it did not fail", "log"),
+        (ended(139), "crashed", "log"),
+        (ended(43), "lifecycle", "mend"),
+    ],
+)
+def test_why_an_agent_ended_is_said_with_what_to_do(state, says, step):
+    reason, next_step = why_agent_ended(
+        state,
+        program="opencode",
+        memory_bytes=2 * 1024**3,
+        lines=["", "boom"],
+        codes={43: ("A lifecycle command failed.", "mend it")},
+    )
+    assert says in reason
+    assert step in next_step

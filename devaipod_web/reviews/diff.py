@@ -39,6 +39,7 @@ FULL_CONTEXT = 1_000_000
 #: Word-level marks are for blocks and lines of a size at which they help and are quick.
 _MARK_BLOCK = 24
 _MARK_CHARACTERS = 300
+_MARK_WORK = 400_000
 _ALIKE = 0.5
 
 _WORDS = regex(r"\w+|\s+|[^\w\s]")
@@ -280,12 +281,13 @@ def _file(entry: FileEntry, patch: PatchedFile | str | None) -> FileDiff:
         kind = f" ({entry.kind})" if entry.kind else ""
         return FileDiff(entry, [], f"No line changes: an empty file, or its mode alone{kind}.")
     hunks, lines, end, note = [], 0, 1, ""
+    marker = _Marker()
     for hunk in patch:
         room = MAX_FILE_LINES - lines
         if room <= 0:
             note = f"Only the first {MAX_FILE_LINES:,} lines of this file's change are shown."
             break
-        shown = _lines(hunk, room)
+        shown = _lines(hunk, room, marker)
         if len(shown) < len(hunk):
             note = f"Only the first {MAX_FILE_LINES:,} lines of this file's change are shown."
         lines += len(shown)
@@ -298,14 +300,16 @@ def _file(entry: FileEntry, patch: PatchedFile | str | None) -> FileDiff:
 _KINDS = {"+": "add", "-": "del", " ": "same"}
 
 
-def _lines(hunk: PatchHunk, room: int) -> list[Line]:
+def _lines(hunk: PatchHunk, room: int, marker: _Marker) -> list[Line]:
     """The lines of a hunk, at most `room`, with marks on the words that differ between a removed line and its successor."""
     found: list[Line] = []
     removed: list[tuple[int | None, str]] = []
     added: list[tuple[int | None, str]] = []
 
     def flush() -> None:
-        marks_old, marks_new = _marks([text for _, text in removed], [text for _, text in added])
+        marks_old, marks_new = marker.marks(
+            [text for _, text in removed], [text for _, text in added]
+        )
         found.extend(
             Line("del", number, None, to_html(text, marks))
             for (number, text), marks in zip(removed, marks_old, strict=True)
@@ -341,32 +345,54 @@ def _lines(hunk: PatchHunk, room: int) -> list[Line]:
 Span = tuple[int, int]
 
 
-def _marks(removed: list[str], added: list[str]) -> tuple[list[list[Span]], list[list[Span]]]:
-    """For each removed and each added line of a block, the character ranges that differ from the line it was paired with."""
-    old: list[list[Span]] = [[] for _ in removed]
-    new: list[list[Span]] = [[] for _ in added]
-    if not removed or not added or len(removed) > _MARK_BLOCK or len(added) > _MARK_BLOCK:
-        return old, new
-    start = 0
-    for index, before in enumerate(removed):
-        if len(before) > _MARK_CHARACTERS:
-            continue
-        best, partner = _ALIKE, -1
-        words = _WORDS.findall(before)
-        for candidate in range(start, len(added)):
-            if len(added[candidate]) > _MARK_CHARACTERS:
+class _Marker:
+    """Marks words within a budget for a whole file: comparing lines made of the same words takes quadratic time and more."""
+
+    def __init__(self) -> None:
+        self._budget = _MARK_WORK
+
+    def marks(
+        self, removed: list[str], added: list[str]
+    ) -> tuple[list[list[Span]], list[list[Span]]]:
+        """For each removed and each added line of a block, the ranges that differ from the line it was paired with."""
+        old: list[list[Span]] = [[] for _ in removed]
+        new: list[list[Span]] = [[] for _ in added]
+        if not removed or not added or len(removed) > _MARK_BLOCK or len(added) > _MARK_BLOCK:
+            return old, new
+        left = [_words(line) for line in removed]
+        right = [_words(line) for line in added]
+        start = 0
+        for index, before in enumerate(left):
+            partner = self._partner(before, right, start)
+            if partner is None:
                 continue
-            matcher = SequenceMatcher(None, words, _WORDS.findall(added[candidate]), False)
-            if matcher.real_quick_ratio() > best and (ratio := matcher.ratio()) > best:
-                best, partner = ratio, candidate
-        if partner >= 0:
-            old[index], new[partner] = _differences(before, added[partner])
+            old[index], new[partner] = _differences(before, right[partner])
             start = partner + 1
-    return old, new
+        return old, new
+
+    def _partner(self, before: list[str], candidates: list[list[str]], start: int) -> int | None:
+        """The first line from `start` on that is most like `before`, and alike enough to be its successor."""
+        best, partner = _ALIKE, None
+        for index in range(start, len(candidates)):
+            after = candidates[index]
+            self._budget -= len(before) + len(after)
+            if not before or not after or self._budget < 0:
+                continue
+            likeness = SequenceMatcher(None, before, after, False).quick_ratio()
+            if likeness > best:
+                best, partner = likeness, index
+        if partner is None:
+            return None
+        self._budget -= len(before) * len(candidates[partner])
+        return partner if self._budget >= 0 else None
 
 
-def _differences(before: str, after: str) -> tuple[list[Span], list[Span]]:
-    left, right = _WORDS.findall(before), _WORDS.findall(after)
+def _words(line: str) -> list[str]:
+    """The words of a line, or none when it is too long to be worth it."""
+    return _WORDS.findall(line) if len(line) <= _MARK_CHARACTERS else []
+
+
+def _differences(left: list[str], right: list[str]) -> tuple[list[Span], list[Span]]:
     old: list[Span] = []
     new: list[Span] = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, left, right, False).get_opcodes():

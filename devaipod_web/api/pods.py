@@ -14,7 +14,7 @@ from devaipod_web import db
 from devaipod_web.api import streams
 from devaipod_web.api.routing import operation, paged
 from devaipod_web.api.schemas import PodDetail, PodOut
-from devaipod_web.runs import wake
+from devaipod_web.runs import logs, wake
 from devaipod_web.runs.models import RunPod
 from pods.spec import AGENT
 
@@ -73,8 +73,6 @@ def pod_logs(request: HttpRequest, name: str, window: Query[Window]) -> HttpResp
 
     With `follow` the stream goes on until the pod has ended and all of its lines are sent.
     """
-    from devaipod_web.runs import logs
-
     pod = find(name)
     if window.container not in _containers(pod):
         raise Http404(f"The pod has no log of a container {window.container[:40]!r}.")
@@ -88,8 +86,6 @@ def pod_logs(request: HttpRequest, name: str, window: Query[Window]) -> HttpResp
 
 
 def _containers(pod: RunPod) -> set[str]:
-    from devaipod_web.runs import logs
-
     known = {container for name, container in logs.containers(pod.run.key) if name == pod.name}
     # A pod that has only just been made has no log yet, and will have these.
     return known | {"agent", "sidecar"}
@@ -98,8 +94,6 @@ def _containers(pod: RunPod) -> set[str]:
 async def _lines(
     request: HttpRequest, pod: RunPod, container: str, after: int, *, follow: bool
 ) -> AsyncIterator[bytes]:
-    from devaipod_web.runs import logs
-
     guard = streams.Guard(request)
     with wake.listening(pod.run.key) as woken:
         while True:

@@ -13,8 +13,7 @@ from devaipod_web.api.auth import caller
 from devaipod_web.api.problems import Problem
 from devaipod_web.api.routing import operation, paged
 from devaipod_web.api.schemas import PromoteIn, PromotionOut, RejectIn, ReviewDetail, ReviewOut
-from devaipod_web.forges.git import git
-from devaipod_web.reviews.changes import DIFF_FLAGS
+from devaipod_web.forges.git import DIFF_FLAGS, git
 from devaipod_web.reviews.models import Promotion, Review, ReviewState
 from devaipod_web.reviews.services.promote import promote
 from devaipod_web.reviews.services.reject import reject

@@ -90,7 +90,7 @@ def _states(words: str) -> set[State]:
 def run_create(
     request: HttpRequest,
     body: RunIn,
-    idempotency_key: str | None = Header(None, alias="Idempotency-Key"),
+    idempotency_key: str | None = Header(None, alias="Idempotency-Key"),  # type: ignore[type-arg]
 ) -> Any:
     """Ask for a run. The same Idempotency-Key of the same caller answers with the same run (200 instead of 201)."""
     owner = caller(request)

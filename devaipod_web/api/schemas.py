@@ -12,6 +12,7 @@ from devaipod_web.accounts.models import ApiToken
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, Review
+from devaipod_web.runs import logs, queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunPod
 
 DEMO_LABEL = ProviderKind.DEMO.label
@@ -195,7 +196,7 @@ class RunBrief(Schema):
     @staticmethod
     def resolve_review(obj: Run) -> str | None:
         review = getattr(obj, "review", None)
-        return review.key if review is not None else None
+        return str(review.key) if review is not None else None
 
 
 class PermissionOut(Schema):
@@ -244,9 +245,7 @@ class RunOut(RunBrief):
 
     @staticmethod
     def resolve_queue_place(obj: Run) -> int | None:
-        from devaipod_web.runs.queries import queue_place
-
-        return queue_place(obj)
+        return queries.queue_place(obj)
 
     @staticmethod
     def resolve_pods(obj: Run) -> list[str]:
@@ -307,11 +306,11 @@ class PodOut(Schema):
 
     @staticmethod
     def resolve_run(obj: RunPod) -> str:
-        return obj.run.key
+        return str(obj.run.key)
 
     @staticmethod
     def resolve_project(obj: RunPod) -> str:
-        return obj.run.project.slug
+        return str(obj.run.project.slug)
 
 
 class PodDetail(PodOut):
@@ -322,8 +321,6 @@ class PodDetail(PodOut):
 
     @staticmethod
     def resolve_containers(obj: RunPod) -> list[str]:
-        from devaipod_web.runs import logs
-
         return [container for pod, container in logs.containers(obj.run.key) if pod == obj.name]
 
 
@@ -371,7 +368,7 @@ class ReviewOut(Schema):
 
     @staticmethod
     def resolve_run(obj: Review) -> str:
-        return obj.run.key
+        return str(obj.run.key)
 
     @staticmethod
     def resolve_title(obj: Review) -> str:
@@ -379,7 +376,7 @@ class ReviewOut(Schema):
 
     @staticmethod
     def resolve_project(obj: Review) -> str:
-        return obj.run.project.slug
+        return str(obj.run.project.slug)
 
     @staticmethod
     def resolve_owner(obj: Review) -> str:
@@ -417,6 +414,17 @@ class RejectIn(Schema, extra="forbid"):
 
     head: str = ""
     reason: str = ""
+
+
+class RetentionItem(Schema):
+    """Something that is old enough to be removed: `what` is `logs` or `volumes`, `bytes` 0 where unknown."""
+
+    what: str
+    run: str
+    title: str
+    ended_at: str
+    names: list[str]
+    bytes: int
 
 
 class TokenIn(Schema, extra="forbid"):

@@ -121,9 +121,15 @@ def prune(
         return
     if not as_json:
         output.table(
-            ["WHAT", "RUN", "SINCE", "NAME"],
+            ["WHAT", "RUN", "TITLE", "ENDED", "SIZE"],
             [
-                [item["what"], item["run"], output.since(item["ended_at"]), clean(item["name"])]
+                [
+                    item["what"],
+                    item["run"],
+                    clean(item["title"])[:60],
+                    output.since(item["ended_at"]),
+                    f"{item['bytes'] / 1024**2:.1f} MiB" if item["bytes"] else "—",
+                ]
                 for item in plan
             ],
             empty="Nothing is old enough to be removed.",

@@ -9,6 +9,7 @@ from typing import Any
 from devaipod_web.forges import guard
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.projects.models import PermissionPolicy
+from pods.agents import PROFILES
 
 MIB = 1024**2
 GIB = 1024**3
@@ -115,8 +116,6 @@ def prefix(value: Any) -> str:
 
 def agent(value: Any) -> str:
     """One of the agent profiles."""
-    from pods.agents import PROFILES
-
     name = str(value or "").strip()
     if name not in PROFILES:
         raise ValueError(

@@ -161,7 +161,9 @@ async def chat_completions(caller: Caller, request: Request, response: Response)
 
 
 async def close() -> None:
-    """Let go of the connections to providers; at the server's end."""
+    """Store what is still to be stored and let go of the connections to providers; at the server's end."""
+    if _storing:
+        await asyncio.wait(_storing, timeout=10)
     await upstream.close()
 
 
@@ -191,18 +193,25 @@ async def _answer(call: _Call, body: dict[str, Any], data: bytes, response: Resp
         call.status, call.error = error.status, error.message
         await _refuse(call.caller, response, error)
     except asyncio.CancelledError:
-        call.status, call.error = 499, "The agent hung up."
+        # The server says that the client is gone also when the answer is complete.
+        if not call.status:
+            call.status, call.error = 499, "The agent hung up."
         raise
     finally:
         call.reader.end()
         call.tokens = call.reader.tokens
-        if call.error and call.tokens.estimated and not call.tokens.received:
+        if call.error and not call.reader.recognised:
             # It failed before a word came back; providers do not charge for that.
             call.tokens = usage.Tokens()
-        await asyncio.shield(_stored(call))
+        storing = asyncio.create_task(_store(call), name="llm-store")
+        _storing.add(storing)
+        storing.add_done_callback(_storing.discard)
 
 
-async def _stored(call: _Call) -> None:
+_storing: set[asyncio.Task[None]] = set()
+
+
+async def _store(call: _Call) -> None:
     try:
         await call.store()
     except (
@@ -227,9 +236,9 @@ async def _play_demo(call: _Call, body: dict[str, Any], response: Response) -> N
             f"The scripted demo said nothing for {upstream.FIRST_BYTE_SECONDS} seconds, as the task asked.",
             next_step="Take the line `demo: hang` out of the task.",
         )
-    call.status = 200
     if not call.streamed:
         data = json.dumps(demo.whole(body, said)).encode()
+        call.status = 200
         call.reader.feed(data)
         call.saw_byte()
         await response.whole(200, data, [("content-type", JSON)])
@@ -240,6 +249,7 @@ async def _play_demo(call: _Call, body: dict[str, Any], response: Response) -> N
             call.saw_byte()
             call.reader.feed(piece)
             await response.write(piece)
+    call.status = 200
     await response.end()
 
 
@@ -288,9 +298,9 @@ async def _pass_stream(
         raise broken
     # The status has left already: the error goes as an event of the stream, as OpenAI's own servers send it.
     call.status, call.error = broken.status, broken.message
+    await _tell(call.caller, broken)
     await response.write(b"\n\ndata: " + json.dumps(_error_body(broken)).encode() + b"\n\n")
     await response.end()
-    await _tell(call.caller, broken)
 
 
 def _error_in_stream(to: upstream.Upstream, reader: usage.AnswerReader) -> ModelError:
@@ -379,10 +389,11 @@ def _error_body(error: ModelError) -> dict[str, Any]:
 
 
 async def _refuse(caller: Caller, response: Response, error: ModelError) -> None:
+    """Tell people, then the agent: after the answer has left, this task may be cancelled at any moment."""
+    await _tell(caller, error)
     if not response.started:
         headers = [("retry-after", error.retry_after)] if error.retry_after.isdigit() else []
         await response.json(error.status, _error_body(error), headers)
-    await _tell(caller, error)
 
 
 async def _tell(caller: Caller, error: ModelError) -> None:

@@ -61,7 +61,7 @@ class AnswerReader:
             self.complete = self.recognised
         self._rest = b""
         if self.tokens.estimated:
-            self.tokens.received = self._characters // CHARACTERS_PER_TOKEN
+            self.tokens.received = -(-self._characters // CHARACTERS_PER_TOKEN)
 
     def _line(self, line: bytes) -> None:
         if not line.startswith(b"data:"):

@@ -2,22 +2,27 @@ from __future__ import annotations
 
 import pytest
 
-from devaipod_web import db
-from devaipod_web.gateway import tokens
-from devaipod_web.llm import meter
-from devaipod_web.runs.models import Run
-from tests.gateway.served import Gateway, Pod, make_pod, serving
+from devaipod_web.llm import upstream, vault
+from devaipod_web.llm.models import Provider
+from tests.gateway.conftest import gateway, pod  # noqa: F401 - fixtures
+from tests.llm.provider import KEY, ScriptedProvider, provider_running
 
 
 @pytest.fixture
-async def gateway(transactional_db, tmp_path) -> Gateway:
-    tokens.forget_all()
-    meter.forget_all()
-    async with serving(tmp_path) as served:
-        yield served
-    await db.close_connections()
+async def scripted() -> ScriptedProvider:
+    async with provider_running() as provider:
+        yield provider
+        await upstream.close()
 
 
 @pytest.fixture
-def pod(transactional_db, run: Run) -> Pod:
-    return make_pod(run)
+def real_provider(transactional_db, scripted, run, settings) -> Provider:
+    """The run's provider is the scripted one, on this host, as a manager has allowed it."""
+    settings.ALLOWED_PRIVATE_NETWORKS = ["127.0.0.0/8"]
+    provider = Provider.objects.create(
+        name="Acme", base_url=scripted.base_url, credential=vault.seal(KEY.encode())
+    )
+    run.provider = provider
+    run.model = "gpt-4o"
+    run.save(update_fields=["provider", "model"])
+    return provider

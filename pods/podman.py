@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pods.errors import (
 )
 from pods.podman_client import PodmanClient
 from pods.podman_documents import (
+    LABEL_POD,
     container_document,
     container_name,
     pod_document,
@@ -160,7 +161,7 @@ class PodmanBackend:
         """Make the pod, volumes and containers, and start the sidecar alone."""
         rootless, limits = await self._host()
         containers = [spec.sidecar, spec.agent, *spec.extra]
-        users = {container.name: await self._user(container) for container in containers}
+        users = await self._users(spec)
         if not rootless and users[AGENT].partition(":")[0] == "0":
             raise PodRefused(
                 f"The image {spec.agent.image} runs as root, which is refused under rootful podman.",
@@ -190,6 +191,16 @@ class PodmanBackend:
             raise StartFailed(f"The pod {spec.name} vanished while it was being made.")
         return state
 
+    async def _users(self, spec: PodSpec) -> dict[str, str]:
+        """The numeric user of each container. A name that the sidecar shares with the agent is one of the agent's image."""
+        users = {AGENT: await self._user(spec.agent)}
+        for container in (spec.sidecar, *spec.extra):
+            same = container.user == spec.agent.user
+            named = not container.user.replace(":", "").isdigit()
+            resolved = await self._user(replace(container, user="") if same else container)
+            users[container.name] = users[AGENT] if same and named else resolved
+        return users
+
     async def _user(self, container: ContainerSpec) -> str:
         image = await self.image(container.image)
         if image is None:
@@ -212,9 +223,8 @@ class PodmanBackend:
                 podman_volumes.make_image, self._volumes_dir, volume, user=user
             )
             device = str(path)
-        await self._client.post(
-            "/volumes/create", volume_document(volume, labels=spec.labels, device=device)
-        )
+        document = volume_document(volume, pod=spec, user=user, device=device)
+        await self._client.post("/volumes/create", document)
 
     async def _there(self, kind: str, name: str) -> bool:
         try:
@@ -224,8 +234,30 @@ class PodmanBackend:
         return True
 
     async def start(self, pod: str, container: str) -> None:
-        """Start one container of the pod."""
-        await self._client.post(f"/containers/{container_name(pod, container)}/start")
+        """Start one container of the pod, having handed it those of its bounded volumes that are new."""
+        name = container_name(pod, container)
+        new = await self._client.run(podman_volumes.not_handed_over, self._volumes_dir)
+        if new:
+            await self._hand_over(name, new)
+        await self._client.post(f"/containers/{name}/start")
+
+    async def _hand_over(self, name: str, new: set[str]) -> None:
+        document = await self._client.get(f"/containers/{name}/json")
+        mounts = [mount for mount in document["Mounts"] if mount.get("Name") in new]
+        status = str(document["State"]["Status"])
+        if not mounts or status == "running":
+            return
+        if status != "initialized":
+            # Makes the mounts and the namespaces; no process of the image runs yet.
+            await self._client.post(f"/containers/{name}/init")
+        for mount in mounts:
+            await self._client.run(
+                podman_volumes.hand_over,
+                self._volumes_dir,
+                mount["Name"],
+                mountpoint=Path(mount["Source"]),
+                user=document["Config"]["User"],
+            )
 
     async def pod(self, name: str) -> PodState | None:
         """The pod now."""
@@ -363,20 +395,13 @@ class PodmanBackend:
 
     async def destroy(self, pod: str) -> None:
         """Remove the pod and its FIFOs."""
-        stdio: list[str] = []
         with contextlib.suppress(PodNotFound):
-            document = await self._client.get(f"/pods/{pod}/json")
-            run = (document.get("Labels") or {}).get("io.devaipod.run")
-            attempt = (document.get("Labels") or {}).get("io.devaipod.attempt")
-            if run and attempt:
-                labels = {
-                    "io.devaipod.run": run,
-                    "io.devaipod.attempt": attempt,
-                    "io.devaipod.volume": str(VolumeKind.STDIO),
-                }
-                stdio = await self.volumes(labels)
-            await self._client.delete(f"/pods/{pod}", {"force": "true"})
-        for name in stdio:
+            if await self._there("pods", pod):
+                # Removing by force asks first and waits for each container's grace.
+                with contextlib.suppress(BackendError):
+                    await self._client.post(f"/pods/{pod}/kill", params={"signal": "KILL"})
+                await self._client.delete(f"/pods/{pod}", {"force": "true"})
+        for name in await self.volumes({LABEL_POD: pod}):
             await self.remove_volume(name)
 
     # --- volumes ----------------------------------------------------------------------------------------
@@ -396,10 +421,20 @@ class PodmanBackend:
         """Bytes and inodes used in a volume."""
         document = await self._client.get(f"/volumes/{name}/json")
         mountpoint = Path(document["Mountpoint"])
-        if os.access(mountpoint, os.R_OK | os.X_OK) or not (document.get("Options") or {}):
+        if (document.get("Options") or {}).get("device"):
+            return await self._client.run(self._bounded_usage, name, mountpoint)
+        rootless, _ = await self._host()
+        if not rootless:
             return await self._client.run(podman_volumes.usage, mountpoint)
-        path = podman_volumes.image_path(self._volumes_dir, name)
-        return await self._client.run(podman_volumes.image_usage, path), 0
+        # The files are those of a mapped uid, and an agent can close its folders to us: podman itself looks as their root.
+        found = await self._client.get("/system/df")
+        sizes = {volume["VolumeName"]: int(volume["Size"]) for volume in found["Volumes"] or []}
+        return sizes.get(name, 0), 0
+
+    def _bounded_usage(self, name: str, mountpoint: Path) -> tuple[int, int]:
+        if mountpoint.is_mount():
+            return podman_volumes.mounted_usage(mountpoint)
+        return podman_volumes.image_usage(podman_volumes.image_path(self._volumes_dir, name))
 
     async def close(self) -> None:
         """Let go of the threads."""

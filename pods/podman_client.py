@@ -138,6 +138,15 @@ WORDS: list[tuple[str, type[BackendError], str]] = [
         QuotaExceeded,
         "Too many processes: raise nproc in containers.conf.",
     ),
+    (
+        "failed to setup loop device",
+        QuotaExceeded,
+        "All of this host's loop devices are taken: end a run, or load the kernel's loop module with more of them.",
+    ),
+    ("oci runtime", StartFailed, "`devaipod doctor` says what this host lacks."),
+    ("runc", StartFailed, "`devaipod doctor` says what this host lacks."),
+    ("crun", StartFailed, "`devaipod doctor` says what this host lacks."),
+    ("state improper", StartFailed, "Its container does not run."),
     ("unauthorized", PullRefused, "Give the project a credential for this registry."),
     ("authentication required", PullRefused, "Give the project a credential for this registry."),
     (
@@ -152,9 +161,6 @@ WORDS: list[tuple[str, type[BackendError], str]] = [
     ("no such container", PodNotFound, ""),
     ("no container with name", PodNotFound, ""),
     ("no such volume", PodNotFound, ""),
-    ("oci runtime", StartFailed, "`devaipod doctor` says what this host lacks."),
-    ("runc", StartFailed, "`devaipod doctor` says what this host lacks."),
-    ("crun", StartFailed, "`devaipod doctor` says what this host lacks."),
 ]
 
 

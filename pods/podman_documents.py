@@ -6,11 +6,14 @@ the documents are written here and posted as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pods.errors import PodRefused
-from pods.spec import ContainerSpec, Mount, PodSpec, VolumeSpec
+from pods.spec import LABEL_PREFIX, ContainerSpec, Mount, PodSpec, VolumeKind, VolumeSpec
+
+#: A volume's kind, and on those that go with a pod its name.
+LABEL_VOLUME = LABEL_PREFIX + "volume"
+LABEL_POD = LABEL_PREFIX + "pod"
 
 #: Of a CPU quota; 100 ms is the kernel's own default period (sched-bwc).
 CPU_PERIOD_MICROSECONDS = 100_000
@@ -121,13 +124,19 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 
 def volume_document(
-    volume: VolumeSpec, *, labels: Mapping[str, str], device: str = ""
+    volume: VolumeSpec, *, pod: PodSpec, user: str, device: str = ""
 ) -> dict[str, Any]:
-    """A named volume; with `device`, an ext4 image that is mounted as a loop device and so bounds bytes and inodes."""
-    document: dict[str, Any] = {
-        "Name": volume.name,
-        "Labels": {**labels, "io.devaipod.volume": str(volume.kind)},
-    }
+    """A named volume of a pod; with `device`, an ext4 image that is mounted as a loop device and so bounds bytes and inodes.
+
+    `user` is numeric uid:gid. A plain volume is made for that user and podman leaves it so (the options uid and gid turn
+    off its chown to whatever the image has at the mount point). ext4 takes no such option: see `PodmanBackend.start`.
+    """
+    labels = {**pod.labels, LABEL_VOLUME: str(volume.kind)}
+    if volume.kind is VolumeKind.STDIO:
+        labels[LABEL_POD] = pod.name
+    uid, _, gid = user.partition(":")
+    options = {"o": f"uid={uid},gid={gid}"}
     if device:
-        document["Options"] = {"type": "ext4", "device": device, "o": "loop,nosuid,nodev"}
-    return document
+        # discard: what the agent deletes goes back to the host's disk.
+        options = {"type": "ext4", "device": device, "o": "loop,nosuid,nodev,discard"}
+    return {"Name": volume.name, "Labels": labels, "Options": options}

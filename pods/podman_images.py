@@ -29,6 +29,9 @@ TRANSPORTS = (
     "ostree",
 )
 MAX_REFERENCE = 300
+DIGITS = re.compile(r"[0-9]+")
+#: Above this numbers wrap around in the kernel's or a runtime's hands.
+MAX_ID = 2**31 - 1
 MAX_PASSWD_BYTES = 1024 * 1024
 
 
@@ -48,7 +51,8 @@ def numeric_user(client: PodmanClient, image: str, user: str) -> str:
     Raises PodRefused when the image has no user or group of that name.
     """
     name, _, group = user.partition(":")
-    name = name or "0"
+    name = _plain(name or "0")
+    group = _plain(group)
     if name.isdigit() and group.isdigit():
         return f"{name}:{group}"
     passwd = _table(client, image, "/etc/passwd")
@@ -68,6 +72,15 @@ def numeric_user(client: PodmanClient, image: str, user: str) -> str:
             raise PodRefused(f"The image has no group {group[:40]!r}.")
         gid = found
     return f"{uid}:{group if group.isdigit() else gid}"
+
+
+def _plain(name: str) -> str:
+    """A number without leading zeros (`00` is root as well); a name as it is. Raises PodRefused beyond 32 bits."""
+    if not DIGITS.fullmatch(name):
+        return name
+    if int(name) > MAX_ID:
+        raise PodRefused(f"{name[:20]} is no user or group number.")
+    return str(int(name))
 
 
 def home_of(client: PodmanClient, image: str, user: str, env: Mapping[str, str]) -> str:

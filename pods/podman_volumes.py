@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pods.spec import VolumeSpec
 MKFS_SECONDS = 60
 #: ext4 needs this much for itself before a file fits.
 LEAST_BYTES = 4 * 1024 * 1024
+SUPERBLOCK_OFFSET = 1024
 
 
 def image_path(folder: Path, name: str) -> Path:
@@ -64,8 +66,32 @@ def make_image(folder: Path, volume: VolumeSpec, *, user: str) -> Path:
         draft.unlink(missing_ok=True)
         raise BackendError(f"mkfs.ext4 failed for {volume.name}: {done.stderr.strip()[:300]}")
     _remove_lost_and_found(draft)
+    _mark(folder, volume.name).touch()
     draft.rename(path)
     return path
+
+
+def _mark(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
+
+
+def not_handed_over(folder: Path) -> set[str]:
+    """Names of the volumes whose first mount has not happened yet."""
+    return {path.stem for path in folder.glob("*.new")}
+
+
+def hand_over(folder: Path, name: str, *, mountpoint: Path, user: str) -> None:
+    """Give the root of a volume that was just mounted for the first time to `user` (numeric uid:gid), once.
+
+    podman's own first mount gives it to whoever owns that path in the image: root for the sidecar's state. Nothing has
+    run in the container yet, so the folder is empty and no link of an agent's can be followed.
+    """
+    uid, _, gid = user.partition(":")
+    if not mountpoint.is_mount():
+        raise BackendError(f"The volume {name} is not mounted where podman says ({mountpoint}).")
+    os.chown(mountpoint, int(uid), int(gid), follow_symlinks=False)
+    mountpoint.chmod(0o755)
+    _mark(folder, name).unlink(missing_ok=True)
 
 
 def _remove_lost_and_found(image: Path) -> None:
@@ -86,6 +112,7 @@ def _environment() -> dict[str, str]:
 def remove_image(folder: Path, name: str) -> None:
     """Remove a volume's image. Nothing happens when there is none."""
     image_path(folder, name).unlink(missing_ok=True)
+    _mark(folder, name).unlink(missing_ok=True)
 
 
 def usage(mountpoint: Path) -> tuple[int, int]:
@@ -108,9 +135,20 @@ def usage(mountpoint: Path) -> tuple[int, int]:
     return total, count
 
 
-def image_usage(path: Path) -> int:
-    """Bytes that a sparse image takes on the host's disk."""
-    return path.stat().st_blocks * 512
+def mounted_usage(mountpoint: Path) -> tuple[int, int]:
+    """Bytes and inodes used in a mounted file system, as the kernel counts them: no walk through an agent's folders."""
+    state = os.statvfs(mountpoint)
+    return (state.f_blocks - state.f_bfree) * state.f_frsize, state.f_files - state.f_ffree
+
+
+def image_usage(path: Path) -> tuple[int, int]:
+    """Bytes and inodes used in an image that is not mounted, from its superblock (kernel: ext4/super.rst)."""
+    with path.open("rb") as file:
+        file.seek(SUPERBLOCK_OFFSET)
+        inodes, blocks, _, free_blocks, free_inodes, _, shift = struct.unpack(
+            "<7I", file.read(7 * 4)
+        )
+    return (blocks - free_blocks) * (1024 << shift), inodes - free_inodes
 
 
 def has_mkfs() -> bool:

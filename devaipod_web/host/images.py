@@ -146,9 +146,12 @@ def _make_base(reference: str, *, say: Terminal) -> None:
         )
     packages = ",".join((RECIPES / "base" / "packages").read_text().split())
     with (
-        tempfile.TemporaryDirectory(prefix="devaipod-base-", dir=_scratch()) as folder,
+        tempfile.TemporaryDirectory(
+            prefix="devaipod-base-", dir=_shared_scratch(), ignore_cleanup_errors=True
+        ) as folder,
         say.step("making the base image with mmdebstrap") as step,
     ):
+        Path(folder).chmod(0o755)
         tar = Path(folder) / "base.tar"
         command = [
             "mmdebstrap",
@@ -167,7 +170,6 @@ def _make_base(reference: str, *, say: Terminal) -> None:
             command,
             step=step,
             timeout=BUILD_SECONDS,
-            # A rootless mmdebstrap enters its files as another id, which must reach them.
             env={**podman_config.environment(), "TMPDIR": folder},
             downloads={
                 "I: running apt-get update": True,
@@ -282,6 +284,11 @@ def _setting(argv: list[str]) -> str:
         return quick(argv).strip()
     except CommandFailed:
         return ""
+
+
+def _shared_scratch() -> Path:
+    """The same for a rootless mmdebstrap, which works under subordinate ids that may not enter DEVAIPOD_HOME."""
+    return _scratch() if os.geteuid() == 0 else Path("/var/tmp")  # noqa: S108 - a fresh folder is made in it
 
 
 def _scratch() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,13 +13,49 @@ from django.core.asgi import get_asgi_application
 
 pages = get_asgi_application()  # before anything that needs the app registry
 
+import structlog  # noqa: E402
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.http.request import validate_host  # noqa: E402
 
-from devaipod_web.gateway.http import Receive, Scope, Send  # noqa: E402
+from devaipod_web.gateway.http import Message, Receive, Scope, Send  # noqa: E402
 from devaipod_web.runs.routing import websocket_urlpatterns  # noqa: E402
+
+log = structlog.get_logger("devaipod.web")
+#: Paths that are asked for all the time and say nothing.
+QUIET_PATHS = ("/static/", "/healthz")
+
+
+class AccessLog:
+    """One line a request, with its status and how long it took. The log's mask takes sign-in tokens out of the path."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and log its end."""
+        if scope["type"] != "http" or scope["path"].startswith(QUIET_PATHS):
+            await self.inner(scope, receive, send)
+            return
+        began = time.monotonic()
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.inner(scope, receive, noting)
+        finally:
+            log.info(
+                "http.request",
+                method=scope["method"],
+                path=scope["path"][:300],
+                status=status,
+                milliseconds=int((time.monotonic() - began) * 1000),
+            )
 
 
 class SameOrigin:
@@ -59,7 +96,7 @@ def allowed(origin: str, host: str) -> bool:
 
 application = ProtocolTypeRouter(
     {
-        "http": pages,
+        "http": AccessLog(pages),
         "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )

@@ -138,5 +138,5 @@ def configure(*, form: str = "", level: str = "", stream: Any = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-    for name in ("asyncio", "aiohttp.access", "urllib3", "podman", "websockets"):
+    for name in ("asyncio", "uvicorn.error", "aiohttp.access", "urllib3", "podman", "websockets"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -30,6 +30,7 @@ import structlog
 import uvicorn
 
 from devaipod_web import home, logging
+from pods.backend import ContainerBackend
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -238,7 +239,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
     servers: list[_Server] = []
     tasks: dict[str, asyncio.Task[None]] = {}
     stop_supervisor = asyncio.Event()
-    backend = None
+    backend: ContainerBackend | None = None
     try:
         if "gateway" in wanted:
             server = _gateway()
@@ -350,6 +351,7 @@ def _web() -> _Server:
             ws_max_size=64 * 1024,
             lifespan="off",
             log_config=None,
+            access_log=False,  # `asgi.AccessLog` writes it: uvicorn's switch is one for all servers of a process
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS // 2,
@@ -357,10 +359,14 @@ def _web() -> _Server:
     )
 
 
-def _backend() -> Any:
+def _backend() -> ContainerBackend:
     from pods.podman import PodmanBackend
 
-    return PodmanBackend(home.podman_socket())
+    return PodmanBackend(
+        home.podman_socket(),
+        installation=home.installation_id(),
+        volumes_dir=home.volumes_dir(),
+    )
 
 
 async def _relink_pods() -> None:

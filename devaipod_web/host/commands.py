@@ -28,6 +28,7 @@ def prepare(folder: Path, *, say: Terminal, tests: bool = False) -> Images:
     _enter(folder)
     facts = ensure_packages(say=say, tests=tests)
     podman_config.write(facts)
+    podman_config.choose_storage(facts)
     if podman_service.ensure():
         say(f"✓ podman's API service started on {home.podman_socket()}")
     return ensure_images(say=say)

@@ -214,6 +214,14 @@ def _rootless(case: Case) -> Iterator[Finding]:
             "It is another user's, as `su` leaves it; podman would fail in it and devaipod works around it.",
             f"Sign in as {facts.user} (`machinectl shell {facts.user}@`), or `unset XDG_RUNTIME_DIR`.",
         )
+    if podman_config.has_vfs_store():
+        yield Finding(
+            "storage-vfs",
+            Severity.WARNING,
+            "This user's podman keeps images with the driver vfs.",
+            "It copies an image whole for every container: starts are slow, and disk is used many times over.",
+            "`podman system reset` (it removes all of this user's containers and images), then `make up`.",
+        )
     yield Finding(
         "no-bounds-rootless",
         Severity.WARNING,

@@ -16,7 +16,7 @@ from devaipod_web.reviews.models import Review
 from devaipod_web.runs.models import Run
 from tests.gateway.served import make_pod
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 CLEAN = {
     "PATH": os.environ["PATH"],

@@ -214,6 +214,7 @@ async def test_a_frame_of_eight_megabytes_passes_and_a_larger_one_does_not(gatew
     assert await db.read(RunEvent.objects.filter(pod=pod.row).count) == 1
 
 
+@pytest.mark.slow
 async def test_one_runs_flood_delays_nobody_elses_event(gateway, pod, project, operator):
     def other_run() -> Run:
         return Run.objects.create(

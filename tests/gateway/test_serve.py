@@ -1,0 +1,217 @@
+"""`devaipod serve` as a process of its own, with a home of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Own:
+    """A migrated home, and servers in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.environment = {
+            **os.environ,
+            "DEVAIPOD_HOME": str(self.home),
+            "XDG_RUNTIME_DIR": str(folder),
+            "DEVAIPOD_LOG_FORMAT": "json",
+        }
+        for name in ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL"):
+            self.environment.pop(name, None)
+        self.servers: list[subprocess.Popen[str]] = []
+
+    def migrate(self) -> None:
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "-v0"],
+            cwd=ROOT,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
+
+    def serve(self, *words: str) -> subprocess.Popen[str]:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "devaipod_web.serve", *words],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.servers.append(server)
+        return server
+
+    def up(self, *words: str) -> dict:
+        server = self.serve(*words)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            assert server.poll() is None, server.communicate()
+            try:
+                card = json.loads((self.home / "serve.json").read_text())
+            except (OSError, ValueError):
+                card = {}
+            if card.get("pid") == server.pid:
+                return card
+            time.sleep(0.05)
+        raise AssertionError("it did not come up")
+
+    def refused(self, *words: str) -> str:
+        out, err = self.serve(*words).communicate(timeout=30)
+        assert self.servers[-1].returncode == 2, (out, err)
+        return err
+
+
+@pytest.fixture(scope="module")
+def migrated():
+    folder = Path(tempfile.mkdtemp(prefix="dps-"))
+    own = Own(folder)
+    own.migrate()
+    yield own
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own(migrated):
+    yield migrated
+    for server in migrated.servers:
+        if server.poll() is None:
+            server.terminate()
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+        for pipe in (server.stdout, server.stderr):
+            if pipe:
+                pipe.close()
+    migrated.servers.clear()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.slow
+def test_it_serves_web_and_gateway_and_neither_serves_a_route_of_the_other(own):
+    card = own.up("--port", str(free_port()))
+    assert status_of(card["url"] + "/sidecar") == 404
+    assert status_of(card["url"] + "/llm/v1/models") == 404
+    (path,) = (own.home.parent).glob("devaipod-*/gateway.sock")
+    assert oct(path.stat().st_mode & 0o777) == "0o666"
+
+    async def ask(target: str) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer.split(b"\r\n", 1)[0]
+
+    assert b"401" in asyncio.run(ask("/llm/v1/models"))
+    assert b"404" in asyncio.run(ask("/sign-in/"))
+
+
+@pytest.mark.slow
+def test_a_second_one_says_who_holds_the_installation(own):
+    card = own.up("--port", str(free_port()))
+    said = own.refused()
+    assert str(card["pid"]) in said
+    assert card["url"] in said
+
+
+@pytest.mark.slow
+def test_sigterm_ends_it_in_order_and_soon_and_takes_the_card_away(own):
+    card = own.up("--port", str(free_port()))
+    began = time.monotonic()
+    os.kill(card["pid"], signal.SIGTERM)
+    out, err = own.servers[-1].communicate(timeout=15)
+    assert own.servers[-1].returncode == 0, err
+    assert time.monotonic() - began < 10
+    events = [json.loads(line)["event"] for line in err.splitlines() if line.startswith("{")]
+    assert events.index("supervisor.stopped") < events.index("serve.down")
+    assert not (own.home / "serve.json").exists()
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_next_one_starts_at_once(own):
+    own.up("--port", str(free_port()))
+    own.servers[-1].kill()
+    own.servers[-1].wait(5)
+    assert (own.home / "serve.json").exists()
+    card = own.up("--port", str(free_port()))
+    assert status_of(card["url"] + "/sidecar") == 404
+
+
+@pytest.mark.slow
+def test_a_port_that_was_asked_for_and_is_taken_is_an_error(own):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = own.refused("--port", str(taken.getsockname()[1]))
+    assert "--port" in said
+
+
+@pytest.mark.slow
+def test_without_a_port_the_next_free_one_is_said_aloud(own):
+    taken = None
+    with contextlib.suppress(OSError):  # somebody else has it: just as well
+        taken = socket.create_server(("127.0.0.1", 8000))
+    try:
+        card = own.up()
+    finally:
+        if taken:
+            taken.close()
+    port = int(card["url"].rpartition(":")[2])
+    assert port > 8000
+    os.kill(card["pid"], signal.SIGTERM)
+    out, _ = own.servers[-1].communicate(timeout=15)
+    assert f"serving on {port}" in out
+
+
+@pytest.mark.slow
+def test_unapplied_migrations_name_the_command(tmp_path):
+    fresh = Own(tmp_path)
+    said = fresh.refused()
+    assert "devaipod setup" in said
+    for pipe in (fresh.servers[0].stdout, fresh.servers[0].stderr):
+        pipe.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("service", ["web", "gateway", "supervisor"])
+def test_a_single_service_refuses_sqlite(own, service):
+    assert "DATABASE_URL" in own.refused(service)
+
+
+@pytest.mark.slow
+def test_a_socket_path_that_is_too_long_is_a_sentence(own, tmp_path):
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    before = own.environment
+    own.environment = {**before, "XDG_RUNTIME_DIR": str(long)}
+    try:
+        assert "107" in own.refused("--port", str(free_port()))
+    finally:
+        own.environment = before

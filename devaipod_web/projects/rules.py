@@ -15,6 +15,7 @@ MIB = 1024**2
 GIB = 1024**3
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?")
+RESERVED_SLUGS = frozenset({"new"})
 #: A registry reference: no transport prefix (`docker://`, `dir:`), no space. The parser of the backend is stricter still.
 IMAGE = re.compile(
     r"[a-z0-9][a-z0-9._-]*(?::[0-9]+)?(?:/[a-z0-9][a-z0-9._-]*)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
@@ -59,6 +60,8 @@ def text(name: str, most: int, *, least: int = 0) -> Callable[[Any], str]:
 def slug(value: Any) -> str:
     """The project's short name in addresses and in names of pods."""
     word = str(value or "").strip()
+    if word in RESERVED_SLUGS:
+        raise ValueError(f"{word} is the address of a page: choose another short name.")
     if not SLUG.fullmatch(word):
         raise ValueError(
             "A short name has 1 to 60 lower-case letters, digits and dashes, and begins and ends with a letter or digit."

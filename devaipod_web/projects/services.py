@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from devaipod_web import home
 from devaipod_web.accounts.models import User
-from devaipod_web.llm.models import Provider
+from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.projects.models import Project
-from devaipod_web.projects.rules import RULES
+from devaipod_web.projects.rules import RESERVED_SLUGS, RULES
 from devaipod_web.reviews import audit
 from devaipod_web.runs.states import ENDED
 
@@ -54,6 +54,7 @@ def create(by: User, **fields: Any) -> Project:
     if not fields.get("slug"):
         fields["slug"] = _free_slug(str(fields["name"]))
     clean = _clean(fields, allowed=SETTABLE | {"slug"})
+    _check_model(clean.get("provider"), clean.get("model", ""))
     try:
         with transaction.atomic():
             project = Project.objects.create(
@@ -79,6 +80,8 @@ def update(project: Project, by: User, changes: Mapping[str, Any]) -> list[str]:
     Runs that were launched keep what they were launched with.
     """
     clean = _clean(changes, allowed=SETTABLE)
+    if "provider" in clean or "model" in clean:
+        _check_model(clean.get("provider", project.provider), clean.get("model", project.model))
     changed = [name for name, value in clean.items() if getattr(project, name) != value]
     if not changed:
         return []
@@ -150,6 +153,15 @@ def _clean(fields: Mapping[str, Any], *, allowed: frozenset[str]) -> dict[str, A
     return clean
 
 
+def _check_model(provider: Provider | None, model: str) -> None:
+    """A provider needs a model's name, and the scripted demo has none."""
+    demo = provider is None or provider.kind == ProviderKind.DEMO
+    if demo and model:
+        raise InvalidProject({"model": "The scripted demo has no models: leave the model empty."})
+    if not demo and not model:
+        raise InvalidProject({"model": "Name the model, as the provider spells it."})
+
+
 def _provider(value: Any, errors: dict[str, str]) -> Provider | None:
     """A provider, by row or by key; nothing means the scripted demo."""
     if value is None or value == "" or isinstance(value, Provider):
@@ -162,9 +174,10 @@ def _provider(value: Any, errors: dict[str, str]) -> Provider | None:
 
 def _free_slug(name: str) -> str:
     base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "project"
-    taken = set(Project.objects.filter(slug__startswith=base).values_list("slug", flat=True))
-    number = 2
-    slug = base
+    taken = RESERVED_SLUGS | set(
+        Project.objects.filter(slug__startswith=base).values_list("slug", flat=True)
+    )
+    slug, number = base, 2
     while slug in taken:
         slug, number = f"{base}-{number}", number + 1
     return slug

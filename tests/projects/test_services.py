@@ -103,9 +103,17 @@ def test_a_provider_is_chosen_by_its_key_and_taken_away_by_nothing(manager, proj
     services.update(project, manager, {"provider": provider.key, "model": "vendor/model-1"})
     project.refresh_from_db()
     assert project.provider == provider
-    services.update(project, manager, {"provider": ""})
+    with pytest.raises(InvalidProject, match="leave the model empty"):
+        services.update(project, manager, {"provider": ""})
+    services.update(project, manager, {"provider": "", "model": ""})
     project.refresh_from_db()
     assert project.provider is None
+
+
+def test_a_provider_without_a_model_is_refused(manager, project):
+    provider = Provider.objects.create(name="Local", base_url="https://models.example/v1")
+    with pytest.raises(InvalidProject, match="Name the model"):
+        services.update(project, manager, {"provider": provider.key})
 
 
 def test_a_project_with_runs_at_work_is_not_archived(manager, project, run):

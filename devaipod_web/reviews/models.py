@@ -44,6 +44,14 @@ class Review(models.Model):
     class Meta:
         ordering = ["-updated_at"]
 
+    def __str__(self) -> str:
+        return f"{self.key} at {self.head[:12]}"
+
+    @property
+    def ticks(self) -> int:
+        """How many risks a person must confirm before it is promoted."""
+        return sum(1 for risk in self.risks if risk.get("tick", True))
+
 
 class PromotionState(models.TextChoices):
     """How far a promotion is."""

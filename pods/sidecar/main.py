@@ -1,0 +1,377 @@
+"""The sidecar's life: dial, be told the run, make the workspace, open the FIFOs, serve the agent, stage the work.
+
+Exit codes: 0 told to stop and everything acknowledged; 3 no workspace; 4 refused by the gateway; 5 the agent's side failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from pods.sidecar import fifo, leftovers
+from pods.sidecar.gitrun import GitFailed
+from pods.sidecar.link import Link, Refused
+from pods.sidecar.outbox import Outbox
+from pods.sidecar.protocol import CommandKind, EventKind, RunConfig, Tokens
+from pods.sidecar.proxy import Proxy
+from pods.sidecar.session import CANCEL_SECONDS, AgentGone, AgentRefused, Recorder, Session
+from pods.sidecar.state import State
+from pods.sidecar.workspace import Workspace
+from pods.spec import PROXY_PORT, STATE_DIR, STDIO_DIR, TOKEN_DIR
+
+EXIT_NO_WORKSPACE = 3
+EXIT_REFUSED = 4
+EXIT_AGENT = 5
+TOKEN_WAIT_SECONDS = 5.0
+ACKNOWLEDGE_SECONDS = 10
+STOP_CANCEL_SECONDS = 10
+#: After SIGTERM the container has its own grace; staging must fit into it.
+TERM_CANCEL_SECONDS = 2
+OUTPUT_CHARACTERS = 4000
+
+
+def _folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable, default))
+
+
+def read_tokens(folder: Path) -> Tokens:
+    """The run's two tokens, waiting a moment for a mount that is still being filled. Raises FileNotFoundError."""
+    end = time.monotonic() + TOKEN_WAIT_SECONDS
+    while True:
+        try:
+            control, data = ((folder / name).read_text().strip() for name in ("control", "data"))
+            return Tokens(control=control, data=data)
+        except FileNotFoundError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+class Sidecar:
+    """One attempt of a run."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        state_dir = _folder("DEVAIPOD_STATE_DIR", STATE_DIR)
+        # Numbers belong to the attempt, and so does its token.
+        name = hashlib.sha256(tokens.control.encode()).hexdigest()[:16]
+        self.state = State(state_dir / "state.json")
+        self.outbox = Outbox(state_dir / "outbox" / name)
+        self.own = state_dir / "work.git"
+        self.proxy = Proxy(tokens.data, port=int(os.environ.get("DEVAIPOD_PROXY_PORT", PROXY_PORT)))
+        self.link = Link(
+            self.outbox,
+            token=tokens.control,
+            last_command=lambda: self.state.last_command,
+            on_command=self.take,
+        )
+        self.turns: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.taken: set[int] = set()
+        self.session: Session | None = None
+        self.workspace: Workspace | None = None
+        self.recorder: Recorder | None = None
+        self.stopping = asyncio.Event()
+        self.stop_command: dict[str, Any] | None = None
+        self.quick = False
+        self.turn = 0
+        self.turn_running = False
+
+    async def run(self) -> int:
+        """Everything, from the first dial to the last acknowledgement; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminated)
+        await self.proxy.start()
+        link = asyncio.create_task(self.link.run(), name="link")
+        work = asyncio.create_task(self._work(), name="work")
+        try:
+            await asyncio.wait({link, work}, return_when=asyncio.FIRST_COMPLETED)
+            if link.done() and not work.done():
+                link.result()  # it ends by Refused alone
+            return await work
+        except Refused as error:
+            print(f"refused: {error}", flush=True)
+            return EXIT_REFUSED
+        finally:
+            for task in (work, link):
+                task.cancel()
+            await asyncio.gather(work, link, return_exceptions=True)
+            await self.proxy.stop()
+            self.outbox.close()
+
+    def _terminated(self) -> None:
+        self.quick = True
+        self.stopping.set()
+
+    async def _work(self) -> int:
+        config = await self._until_stopped(self.link.config)
+        if config is None:
+            return 0
+        await leftovers.carry_over(self.outbox)
+        self.recorder = Recorder(self.outbox, config)
+        # The SDK takes a third of a second to import; the clone runs meanwhile.
+        importing = asyncio.create_task(asyncio.to_thread(_import_acp))
+        if not await self._make_workspace(config):
+            await self.outbox.wait_acked(ACKNOWLEDGE_SECONDS)
+            return EXIT_NO_WORKSPACE
+        await importing
+        stdio = _folder("DEVAIPOD_STDIO_DIR", STDIO_DIR)
+        agent = asyncio.create_task(self._serve_agent(config, stdio), name="agent")
+        stopped = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait({agent, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        code = 0
+        if agent.done():
+            code = agent.result()
+            if not self.stopping.is_set():
+                # What the supervisor makes of it comes as a stop, or as the pod's end.
+                await asyncio.wait({stopped}, timeout=ACKNOWLEDGE_SECONDS)
+        else:
+            await self._stop(agent)
+        stopped.cancel()
+        await self._say_stopped()
+        await self.outbox.wait_acked(ACKNOWLEDGE_SECONDS)
+        return 0 if self.stopping.is_set() else code
+
+    async def _until_stopped(self, future: asyncio.Future[RunConfig]) -> RunConfig | None:
+        stopped = asyncio.create_task(self.stopping.wait())
+        stopped.add_done_callback(lambda _: future.done() or future.cancel())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not self.stopping.is_set():
+                raise
+            return None
+        finally:
+            stopped.cancel()
+
+    # --- the workspace --------------------------------------------------------------------------------------
+
+    async def _make_workspace(self, config: RunConfig) -> bool:
+        started = time.monotonic()
+        folder = Path(os.environ.get("DEVAIPOD_WORKSPACE", config["workspace"]))
+        remote = f"http://127.0.0.1:{self.proxy.port}{config['remote']}"
+        self.workspace = Workspace(config, folder=folder, own=self.own, remote=remote)
+        resumed = config["resume"] or self.state.cloned
+        head = config["base"]
+        try:
+            fifo.make(_folder("DEVAIPOD_STDIO_DIR", STDIO_DIR))
+            if not resumed:
+                head = await self.workspace.clone()
+                self.state.cloned = True
+                self.state.save()
+        except (GitFailed, OSError) as error:
+            output = getattr(error, "output", "") or str(error)
+            await self.outbox.put(
+                EventKind.WORKSPACE_FAILED,
+                {
+                    "message": f"the clone of the repository into the workspace failed ({error})",
+                    "next_step": "Check that the base branch exists and fits into the project's workspace size.",
+                    "output": output[-OUTPUT_CHARACTERS:],
+                },
+            )
+            return False
+        await self.outbox.put(
+            EventKind.WORKSPACE_READY,
+            {
+                "head": head,
+                "branch": config["branch"],
+                "resumed": resumed,
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
+        return True
+
+    async def _stage(self, turn: int) -> None:
+        """Bring the work to the staging forge and say so; failing to is said as well, and nothing is lost by it."""
+        assert self.workspace is not None
+        assert self.recorder is not None
+        try:
+            staged = await self.workspace.stage()
+        except (GitFailed, OSError) as error:
+            output = getattr(error, "output", "") or str(error)
+            await self.recorder.put(
+                EventKind.WORK_FAILED,
+                {"message": str(error), "output": output[-OUTPUT_CHARACTERS:], "turn": turn},
+            )
+            return
+        await self.recorder.put(
+            EventKind.WORK_STAGED,
+            {
+                "head": staged.head,
+                "base": self.workspace.config["base"],
+                "commits": staged.commits,
+                "snapshot": staged.snapshot,
+                "pushed": staged.pushed,
+                "turn": turn,
+            },
+        )
+
+    # --- the agent ------------------------------------------------------------------------------------------
+
+    async def _serve_agent(self, config: RunConfig, stdio: Path) -> int:
+        """Open the session and play turns until the agent is gone; returns the exit code."""
+        assert self.recorder is not None
+        lines = fifo.Lines(fifo.open_fifo(stdio / "out", os.O_RDONLY))
+        writer = fifo.Writer(fifo.open_fifo(stdio / "in", os.O_RDWR))
+        self.session = session = Session(config, self.recorder, lines, writer)
+        try:
+            await self._wait_for_agent(session, lines, config)
+            while True:
+                await self._play(session, await self._next_turn(session))
+        except AgentRefused as error:
+            await self.recorder.put(
+                EventKind.AGENT_REFUSED,
+                {"stage": error.stage, "message": str(error), "code": error.code},
+            )
+            await self._stage(self.turn)
+            return EXIT_AGENT
+        except AgentGone:
+            await self._stage(self.turn)
+            await self.recorder.put(EventKind.AGENT_EXITED, {})
+            return EXIT_AGENT
+
+    async def _wait_for_agent(self, session: Session, lines: fifo.Lines, config: RunConfig) -> None:
+        """`initialize` waits in the FIFO until the agent is started; its time runs from there."""
+        earlier = config["session_id"] or self.state.session_id
+        await lines.wait_writer()
+        await session.open(earlier)
+        self.state.session_id = session.session_id
+        self.state.save()
+
+    async def _next_turn(self, session: Session) -> dict[str, Any]:
+        waiting = asyncio.ensure_future(self.turns.get())
+        gone = asyncio.ensure_future(session.gone.wait())
+        try:
+            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            raise AgentGone("the agent closed its end")
+        finally:
+            waiting.cancel()
+            gone.cancel()
+
+    async def _play(self, session: Session, command: dict[str, Any]) -> None:
+        """One turn: the prompt, what the agent does, and the staging of what it left."""
+        assert self.recorder is not None
+        payload = command["payload"]
+        self.turn = int(payload.get("turn") or 0)
+        started = time.monotonic()
+        text = str(payload.get("text", ""))
+        await self.recorder.put(EventKind.TURN_STARTED, {"turn": self.turn, "text": text[:2000]})
+        await self._applied(command)
+        self.turn_running = True
+        try:
+            reason = await session.prompt(text)
+        finally:
+            self.turn_running = False
+        seconds = round(time.monotonic() - started, 3)
+        await self.recorder.put(
+            EventKind.TURN_ENDED, {"turn": self.turn, "stop_reason": reason, "seconds": seconds}
+        )
+        await self._stage(self.turn)
+
+    async def _stop(self, agent: asyncio.Task[int]) -> None:
+        """Cancel the turn, give the agent a moment, and stage what is there."""
+        if self.turn_running and self.session is not None:
+            with contextlib.suppress(ConnectionError):
+                await self.session.cancel()
+            seconds = TERM_CANCEL_SECONDS if self.quick else STOP_CANCEL_SECONDS
+            end = time.monotonic() + seconds
+            while self.turn_running and not agent.done() and time.monotonic() < end:
+                await asyncio.sleep(0.05)
+        agent.cancel()
+        await asyncio.gather(agent, return_exceptions=True)
+        if self.turn and self.workspace is not None:
+            await self._stage(self.turn)
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    async def take(self, command: dict[str, Any]) -> None:
+        """One command from the gateway: once by number, a prompt when its turn comes, the others at once."""
+        number = int(command["number"])
+        if number in self.state.done or number in self.taken:
+            return
+        self.taken.add(number)
+        match command.get("kind"):
+            case CommandKind.PROMPT:
+                self.turns.put_nowait(command)
+            case CommandKind.PERMISSION:
+                await self._answer(command)
+            case CommandKind.CANCEL:
+                await self._cancel(command)
+            case CommandKind.STOP:
+                self.stop_command = command
+                self.stopping.set()
+            case kind:
+                await self._refused(command, f"This sidecar does not know the command {kind!r}.")
+
+    async def _answer(self, command: dict[str, Any]) -> None:
+        payload = command["payload"]
+        outcome: dict[str, Any] = {"outcome": "cancelled"}
+        if payload.get("outcome") == "selected":
+            outcome = {"outcome": "selected", "optionId": str(payload.get("option_id", ""))}
+        if self.session and self.session.answer(str(payload.get("request_id", "")), outcome):
+            await self._applied(command)
+        else:
+            await self._refused(command, "The agent asks no such question any more.")
+
+    async def _cancel(self, command: dict[str, Any]) -> None:
+        if self.session is None or not self.turn_running:
+            await self._refused(command, "No turn is running.")
+            return
+        await self.session.cancel()
+        await self._applied(command)
+        asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._insist, self.turn)
+
+    def _insist(self, turn: int) -> None:
+        """An agent that ignores a cancel ends with its attempt; the supervisor starts a new one on the next prompt."""
+        if self.turn_running and self.turn == turn:
+            print(
+                f"the agent did not end turn {turn} within {CANCEL_SECONDS} s of its cancel",
+                flush=True,
+            )
+            self.quick = True
+            self.stopping.set()
+
+    async def _applied(self, command: dict[str, Any]) -> None:
+        await self.outbox.put(EventKind.COMMAND_APPLIED, {"command": command["id"]}, urgent=True)
+        self.state.did(int(command["number"]))
+
+    async def _refused(self, command: dict[str, Any], reason: str) -> None:
+        await self.outbox.put(
+            EventKind.COMMAND_REFUSED, {"command": command["id"], "reason": reason}, urgent=True
+        )
+        self.state.did(int(command["number"]))
+
+    async def _say_stopped(self) -> None:
+        if self.stop_command is not None:
+            await self._applied(self.stop_command)
+
+
+def _import_acp() -> None:
+    importlib.import_module("acp.connection")
+    importlib.import_module("acp.exceptions")
+
+
+def main() -> int:
+    """Run one attempt; the container's exit code."""
+    os.umask(0o007)
+    if shutil.which("git") is None:
+        print("git is not in the sidecar's image", flush=True)
+        return EXIT_NO_WORKSPACE
+    try:
+        tokens = read_tokens(_folder("DEVAIPOD_TOKEN_DIR", TOKEN_DIR))
+    except OSError as error:
+        print(f"the run's tokens cannot be read: {error}", flush=True)
+        return EXIT_REFUSED
+
+    async def live() -> int:
+        return await Sidecar(tokens).run()
+
+    return asyncio.run(live())

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from django.db import connection
@@ -181,27 +186,59 @@ def test_what_production_refuses_is_told_in_its_words(world, review, reviewer):
     assert "Only on Mondays" in promotion.message
 
 
-def test_a_promotion_that_was_killed_after_its_push_is_completed(world, review, reviewer, manager):
-    sh(
-        home.run_repository(world.project.key, world.run.key),
-        "push",
-        "-q",
-        str(world.production),
-        f"{review.head}:refs/heads/{default_branch(world.run)}",
+KILLED = """
+import os, sys
+import tests.settings as settings
+settings.DATABASES["default"]["NAME"] = sys.argv[1]
+settings.LOCAL_REPOSITORY_ROOTS = [sys.argv[2]]
+import django
+django.setup()
+from devaipod_web.accounts.models import User
+from devaipod_web.reviews.models import Review
+from devaipod_web.reviews.services.promote import promote
+review = Review.objects.get()
+promote(review, User.objects.get(username="bob"), head=review.head, ticks=set())
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("arrived", [False, True])
+def test_a_promotion_that_is_killed_in_the_middle_is_settled_by_the_next(
+    world, review, reviewer, manager, arrived
+):
+    # The hook, before or after the branch is made, holds the push until its process is killed.
+    hook = world.production / "hooks" / ("post-receive" if arrived else "pre-receive")
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(
+        f"#!/bin/sh\necho $$ > {world.folder}/pid\ntouch {world.folder}/reached\nexec sleep 600\n"
     )
-    Promotion.objects.create(
-        review=review,
-        head=review.head,
-        diff_digest=review.diff_digest,
-        target_url="x",
-        target_branch="x",
-        by=manager,
+    hook.chmod(0o755)
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, connection.settings_dict["NAME"], str(world.folder)],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": os.getcwd()},
+        start_new_session=True,
     )
-    promotion = promote(review, reviewer, head=review.head, ticks=set())
+    while not (world.folder / "reached").exists():
+        assert child.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(InProgress, match="Bob is promoting"):
+        promote(review, manager, head=review.head, ticks=set())
+    child.kill()
+    child.wait()
+    hook.unlink()
+    os.kill(int((world.folder / "pid").read_text()), signal.SIGKILL)
+    promotion = promote(review, manager, head=review.head, ticks=set())
     assert promotion.state == PromotionState.DONE
-    old = Promotion.objects.exclude(pk=promotion.pk).get()
-    assert old.state == PromotionState.REFUSED
-    assert "ended while" in old.message
+    assert world.promoted() == {default_branch(world.run): review.head}
+    review.refresh_from_db()
+    assert review.state == ReviewState.PROMOTED
+    if arrived:
+        assert promotion.by == reviewer
+    else:
+        old = Promotion.objects.exclude(pk=promotion.pk).get()
+        assert (old.state, old.by, promotion.by) == (PromotionState.REFUSED, reviewer, manager)
+        assert "server ended" in old.message
+    assert not Promotion.objects.filter(state=PromotionState.STARTED).exists()
 
 
 def test_a_second_decision_is_told_who_was_first(world, review, reviewer, manager):

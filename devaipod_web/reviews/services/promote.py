@@ -13,7 +13,7 @@ from django.utils import timezone
 from devaipod_web import home
 from devaipod_web.accounts.models import User
 from devaipod_web.forges import guard, staging
-from devaipod_web.forges.errors import BranchMoved, Busy, ForgeError
+from devaipod_web.forges.errors import BranchMoved, Busy, ForgeError, PushRefused
 from devaipod_web.forges.git import REMOTE_SECONDS, commit_at, git
 from devaipod_web.forges.guard import Target
 from devaipod_web.projects.models import Project
@@ -31,7 +31,9 @@ from devaipod_web.runs import events
 from devaipod_web.runs.models import Run
 
 _SLUG_LENGTH = 40
-_INTERRUPTED = "The server ended while this promotion was under way; it was taken up again later."
+_INTERRUPTED = (
+    "The server ended while this promotion was under way, and the branch had not arrived."
+)
 
 
 def production_url(project: Project) -> str:
@@ -52,8 +54,8 @@ def promote(review: Review, by: User, *, head: str, ticks: set[str], branch: str
     `head` is the commit that the person saw; `ticks` are the ids of the risks that the person confirmed; `branch` is the
     target's name (empty: `default_branch`). Steps: take the review's lock (it dies with the process); check that review,
     run branch and diff are still what was seen; write the promotion as started; push, creating the branch and never
-    moving one; write review, promotion, event and audit entry. A promotion that was killed in the middle is completed by
-    the next call: a branch that is there at the same commit is a success.
+    moving one; write review, promotion, event and audit entry. A promotion that was killed in the middle is settled by the
+    next call: one whose branch has arrived is written as done, any other as refused, and the call goes on.
 
     Blocking: git and the network, so never inside a transaction. Raises `reviews.errors` and `forges.errors`; every
     refusal is in the audit log.
@@ -64,6 +66,9 @@ def promote(review: Review, by: User, *, head: str, ticks: set[str], branch: str
     try:
         with ExitStack() as stack:
             _take(stack, review, repository)
+            settled = _settle(review, by)
+            if settled is not None and settled.head == head:
+                return settled
             review.refresh_from_db()
             _check(review, repository, head=head, ticks=ticks)
             name = _branch(project, branch.strip() or default_branch(review.run))
@@ -104,6 +109,26 @@ def _take(stack: ExitStack, review: Review, repository: Path) -> None:
             f"{who} is promoting this change at this moment.",
             next_step="Reload the page to see how it ended.",
         ) from error
+
+
+def _settle(review: Review, by: User) -> Promotion | None:
+    """Find out what became of a promotion that a killed server left as started; return it when its branch arrived.
+
+    The review's lock is held, so none of these rows is alive.
+    """
+    arrived = None
+    for row in Promotion.objects.filter(review=review, state=PromotionState.STARTED):
+        try:
+            target = guard.open_repository(row.target_url)
+            there = _remote_ref(target, f"refs/heads/{row.target_branch}") == row.head
+        except ForgeError as error:
+            _refused(row, row.by or by, error)
+            continue
+        if there:
+            arrived = _done(row, row.by or by)
+        else:
+            _refused(row, row.by or by, PushRefused(_INTERRUPTED))
+    return arrived
 
 
 def _check(review: Review, repository: Path, *, head: str, ticks: set[str]) -> None:
@@ -169,13 +194,8 @@ def _branch(project: Project, name: str) -> str:
 
 
 def _start(review: Review, by: User, *, target: Target, branch: str, ticks: set[str]) -> Promotion:
-    """Write the promotion as started. Rows that a killed server left as started are closed with a sentence."""
-    now = timezone.now()
+    """Write the promotion as started."""
     with transaction.atomic():
-        # The review's lock is held, so no live promotion can be among them.
-        Promotion.objects.filter(review=review, state=PromotionState.STARTED).update(
-            state=PromotionState.REFUSED, message=_INTERRUPTED, ended_at=now
-        )
         promotion = Promotion.objects.create(
             review=review,
             head=review.head,

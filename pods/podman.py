@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import requests
+
 from pods import podman_exec, podman_logs, podman_state, podman_volumes
 from pods.errors import (
     BackendError,
@@ -19,7 +22,6 @@ from pods.errors import (
     ImageMissing,
     PodNotFound,
     PodRefused,
-    PullRefused,
     StartFailed,
 )
 from pods.podman_client import PodmanClient
@@ -30,7 +32,13 @@ from pods.podman_documents import (
     pod_document,
     volume_document,
 )
-from pods.podman_images import check_reference, home_of, numeric_user
+from pods.podman_images import (
+    NO_CREDENTIALS,
+    check_reference,
+    home_of,
+    numeric_user,
+    pull_error,
+)
 from pods.spec import (
     AGENT,
     LABEL_INSTALLATION,
@@ -144,16 +152,22 @@ class PodmanBackend:
             params={"reference": reference, "policy": "missing", "quiet": "false"},
             timeout=PULL_IDLE_SECONDS,
             stream=True,
+            headers={"X-Registry-Config": NO_CREDENTIALS},
         )
-        for line in answer.iter_lines():
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue
-            if said.get("error"):
-                raise _pull_error(reference, str(said["error"]))
-            if said.get("stream"):
-                tell(str(said["stream"]).strip()[:300])
+        try:
+            for line in answer.iter_lines():
+                said = _said(line)
+                if said.get("error"):
+                    raise pull_error(reference, str(said["error"]))
+                if said.get("stream"):
+                    tell(str(said["stream"]).strip()[:300])
+        except requests.RequestException as error:
+            raise ImageMissing(
+                f"The image {reference} is not on this host, and its registry was silent for {PULL_IDLE_SECONDS} s.",
+                next_step="Check that this host reaches the registry, or build the image here.",
+            ) from error
+        finally:
+            answer.close()
 
     # --- pods -------------------------------------------------------------------------------------------
 
@@ -303,8 +317,6 @@ class PodmanBackend:
             pause = min(pause * 2, most)
 
     async def _events(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
-        import aiohttp
-
         filters = json.dumps(
             {"label": [f"{key}={value}" for key, value in labels.items()], "type": ["container"]}
         )
@@ -467,21 +479,9 @@ def _tail(path: Path, lines: int) -> str:
         return ""
 
 
-def _pull_error(reference: str, said: str) -> BackendError:
-    """Why a pull failed, from podman's words."""
-    low = said.lower()
-    short = " ".join(said.split())[-400:]
-    if any(words in low for words in ("unauthorized", "authentication required", "denied")):
-        return PullRefused(
-            f"The registry refused the image {reference}: {short}",
-            next_step="Check the image's name and the project's credential for its registry.",
-        )
-    if any(words in low for words in ("manifest unknown", "not found", "name unknown")):
-        return ImageMissing(
-            f"The image {reference} is not at its registry: {short}",
-            next_step="Check its name and tag in the project's settings.",
-        )
-    return ImageMissing(
-        f"The image {reference} is not on this host and could not be pulled: {short}",
-        next_step="Check its name and that this host reaches the registry, or build the image here.",
-    )
+def _said(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -89,17 +89,18 @@ class PodmanClient:
         params: Mapping[str, Any] | None = None,
         timeout: float | None = CALL_SECONDS,
         stream: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """One call whose answer is read by the caller. Raises the errors of `pods.errors`."""
         options: dict[str, Any] = {
             "params": params,
             "timeout": (CONNECT_SECONDS, timeout),
             "stream": stream,
-            "headers": {},
+            "headers": dict(headers or {}),
         }
         if body is not None:
             options["data"] = json.dumps(body)
-            options["headers"] = {"Content-Type": "application/json"}
+            options["headers"]["Content-Type"] = "application/json"
         try:
             answer = getattr(self._api(), method.lower())(path, **options)
         except (requests.ConnectionError, requests.Timeout, APIError, OSError) as error:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 import tarfile
 from collections.abc import Mapping
 from typing import Any
 
-from pods.errors import PodNotFound, PodRefused, PullRefused
+from pods.errors import (
+    BackendError,
+    ImageMissing,
+    PodNotFound,
+    PodRefused,
+    PullRefused,
+    QuotaExceeded,
+)
 from pods.podman_client import PodmanClient
 
 #: A registry reference without transport: host[:port]/path[:tag][@digest] (distribution's reference grammar, simplified).
@@ -29,6 +38,10 @@ TRANSPORTS = (
     "ostree",
 )
 MAX_REFERENCE = 300
+#: A table of credentials that names no registry: given one, podman does not look into the host's own (~/.docker, auth.json).
+NO_CREDENTIALS = base64.urlsafe_b64encode(
+    json.dumps({"none.invalid": {"username": "none", "password": "none"}}).encode()
+).decode()
 DIGITS = re.compile(r"[0-9]+")
 #: Above this numbers wrap around in the kernel's or a runtime's hands.
 MAX_ID = 2**31 - 1
@@ -90,6 +103,31 @@ def home_of(client: PodmanClient, image: str, user: str, env: Mapping[str, str])
     home = next((row[5] for row in rows if len(row) > 5 and row[2] == uid), "")
     home = home or env.get("HOME", "")
     return home if home.startswith("/") and home != "/" else "/home/agent"
+
+
+def pull_error(reference: str, said: str) -> BackendError:
+    """Why a pull failed, from podman's words."""
+    low = said.lower()
+    short = " ".join(said.split())[-400:]
+    if any(words in low for words in ("unauthorized", "authentication required", "denied")):
+        return PullRefused(
+            f"The registry refused the image {reference}: {short}",
+            next_step="Check the image's name and the project's credential for its registry.",
+        )
+    if "no space left" in low:
+        return QuotaExceeded(
+            f"There is no room on this host for the image {reference}.",
+            next_step="Free disk space, then prompt the run again.",
+        )
+    if any(words in low for words in ("manifest unknown", "not found", "name unknown")):
+        return ImageMissing(
+            f"The image {reference} is not at its registry: {short}",
+            next_step="Check its name and tag in the project's settings.",
+        )
+    return ImageMissing(
+        f"The image {reference} is not on this host and could not be pulled: {short}",
+        next_step="Check its name and that this host reaches the registry, or build the image here.",
+    )
 
 
 def _table(client: PodmanClient, image: str, path: str) -> list[list[str]]:

@@ -1,16 +1,20 @@
 """A container's log from its k8s-file: nanosecond stamps, partial marks, and a cursor that resumes exactly.
 
 Podman 4.3's API stamps whole seconds and its `since` includes the whole second; the file has everything. The cursor is
-`<inode>:<offset>` just behind a record. A record is `<RFC 3339 time> <stream> <F|P> <text>` (the Kubernetes CRI log form,
-written by conmon). When conmon reaches the container's log limit it starts the file again: what we had not read by then is
-lost, and the next line carries `gap`.
+`<inode>:<offset>:<check>` just behind a record; the check is a CRC of what stands before it, since an inode's number may be given
+to the next file. A record is `<RFC 3339 time> <stream> <F|P> <text>` (the Kubernetes CRI log form, written by conmon). When
+conmon reaches the container's log limit it renames a new file over the old one: a follower reads the old one to its end
+through the descriptor it holds. Where lines may be missing, the next one carries `gap`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -25,6 +29,10 @@ POLL_SECONDS = 0.02
 #: A quiet log is looked at less often, up to this.
 QUIET_POLL_SECONDS = 0.05
 QUIET_AFTER_POLLS = 250
+#: Between two looks at the file's name closer than this conmon cannot have filled a file and begun yet another.
+SURE_SECONDS = 0.25
+#: Bytes before a cursor that its check covers.
+CHECK_BYTES = 64
 #: How often a follower asks whether the container still runs.
 ALIVE_SECONDS = 1.0
 
@@ -60,21 +68,31 @@ class Reader:
         self.offset = 0
         self.gap = False
         self.rest = b""
-        inode, _, offset = since.partition(":")
-        if inode.isdigit() and offset.isdigit():
-            self.inode, self.offset = int(inode), int(offset)
+        self.check: int | None = None
+        self._before = b""
+        self.seen_at = 0.0
+        parts = since.split(":")
+        if len(parts) == 3 and all(part.isdigit() for part in parts):
+            self.inode, self.offset, self.check = int(parts[0]), int(parts[1]), int(parts[2])
 
     def read(self) -> list[LogLine]:
         """The complete records that have come since, at most about READ_BYTES of them; empty when there is nothing new."""
         if self.file is None and not self._open():
             return []
         assert self.file is not None
+        replaced = self._replaced()
         data = self.file.read(READ_BYTES)
-        if not data:
-            if self._replaced():
-                self.close()
-            return []
-        return self._split(data)
+        if not data and replaced:
+            # The old file has been read to its end. Only a follower that was away may have missed a whole file.
+            self.gap = self.gap or bool(self.rest) or time.monotonic() - self.seen_at > SURE_SECONDS
+            self._forget()
+        elif not replaced:
+            self.seen_at = time.monotonic()
+        return self._split(data) if data else []
+
+    def _forget(self) -> None:
+        self.close()
+        self.inode, self.offset, self.check = 0, 0, None
 
     def _open(self) -> bool:
         try:
@@ -82,38 +100,53 @@ class Reader:
         except FileNotFoundError:
             return False
         state = os.fstat(file.fileno())
-        if self.inode and (state.st_ino != self.inode or state.st_size < self.offset):
+        if self.inode and not self._is_ours(file, state):
             # Another file stands there: what was between our cursor and its first line is gone.
             self.gap, self.offset, self.rest = True, 0, b""
-        self.inode = state.st_ino
-        file.seek(self.offset)
+        self.inode, self.seen_at = state.st_ino, time.monotonic()
+        start = max(0, self.offset - CHECK_BYTES)
+        file.seek(start)
+        self._before = file.read(self.offset - start)
         self.file = file
         return True
 
+    def _is_ours(self, file: BinaryIO, state: os.stat_result) -> bool:
+        """Whether the cursor points into this file."""
+        if state.st_ino != self.inode or state.st_size < self.offset:
+            return False
+        start = max(0, self.offset - CHECK_BYTES)
+        file.seek(start)
+        return self.check is None or zlib.crc32(file.read(self.offset - start)) == self.check
+
     def _replaced(self) -> bool:
-        """Whether conmon has begun the file again (rename or truncation) since we opened it."""
+        """Whether conmon has renamed a new file over the one that we read."""
         assert self.file is not None
         try:
             there = self.path.stat()
         except FileNotFoundError:
             return False
-        return there.st_ino != self.inode or there.st_size < self.offset + len(self.rest)
+        return there.st_ino != self.inode
 
     def _split(self, data: bytes) -> list[LogLine]:
         lines = []
         *records, self.rest = (self.rest + data).split(b"\n")
         for record in records:
-            self.offset += len(record) + 1
-            lines.append(parse(record, cursor=f"{self.inode}:{self.offset}", gap=self.gap))
+            self._passed(record + b"\n")
+            lines.append(parse(record, cursor=self._cursor(), gap=self.gap))
             self.gap = False
         if len(self.rest) > MAX_RECORD_BYTES:
-            self.offset += len(self.rest)
-            line = parse(self.rest, cursor=f"{self.inode}:{self.offset}", gap=self.gap)
-            lines.append(
-                LogLine(line.stream, line.at, line.text, line.cursor, partial=True, gap=line.gap)
-            )
-            self.rest = b""
+            self._passed(self.rest)
+            line = parse(self.rest, cursor=self._cursor(), gap=self.gap)
+            lines.append(replace(line, partial=True))
+            self.rest, self.gap = b"", False
         return lines
+
+    def _passed(self, data: bytes) -> None:
+        self.offset += len(data)
+        self._before = (self._before + data)[-CHECK_BYTES:]
+
+    def _cursor(self) -> str:
+        return f"{self.inode}:{self.offset}:{zlib.crc32(self._before)}"
 
     def close(self) -> None:
         """Let the file go; the next read opens it again."""
@@ -135,8 +168,10 @@ def tail_cursor(path: Path, lines: int) -> str:
             data = file.read(step) + data
         parts = data.split(b"\n")
         kept = parts[-(lines + 1) :] if data.endswith(b"\n") else parts[-lines:]
-        behind = len(b"\n".join(kept))
-        return f"{inode}:{end - behind}"
+        offset = end - len(b"\n".join(kept))
+        start = max(0, offset - CHECK_BYTES)
+        file.seek(start)
+        return f"{inode}:{offset}:{zlib.crc32(file.read(offset - start))}"
 
 
 async def follow(

@@ -5,12 +5,11 @@ import pytest
 from devaipod_web import db
 from devaipod_web.gateway import tokens
 from devaipod_web.llm import meter
-from devaipod_web.runs.models import Run
-from tests.gateway.served import Gateway, Pod, make_pod, serving
+from tests.gateway.served import make_pod, serving
 
 
 @pytest.fixture
-async def gateway(transactional_db, tmp_path) -> Gateway:
+async def gateway(transactional_db, tmp_path):
     tokens.forget_all()
     meter.forget_all()
     async with serving(tmp_path) as served:
@@ -19,5 +18,5 @@ async def gateway(transactional_db, tmp_path) -> Gateway:
 
 
 @pytest.fixture
-def pod(transactional_db, run: Run) -> Pod:
+def pod(transactional_db, run):
     return make_pod(run)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import uvicorn
@@ -77,7 +78,7 @@ async def serving(folder: Path) -> AsyncIterator[Gateway]:
     """Serve the gateway's application until the block ends."""
     path = folder / "gateway.sock"
     tcp = socket.create_server(("127.0.0.1", 0))
-    options = {
+    options: dict[str, Any] = {
         "app": application,
         "loop": "none",
         "ws": "websockets-sansio",

@@ -54,7 +54,7 @@ async def git(folder: Path, *words: str) -> tuple[int, str]:
 
 
 @pytest.fixture
-def upstream(tmp_path) -> Path:
+def upstream(tmp_path):
     folder = tmp_path / "upstream"
     folder.mkdir()
     local(folder, "init", "-q", "-b", "main")
@@ -65,7 +65,7 @@ def upstream(tmp_path) -> Path:
 
 
 @pytest.fixture
-def staged(run, upstream, settings) -> Run:
+def staged(run, upstream, settings):
     """The run with its own repository, made by the staging forge from the upstream."""
     settings.LOCAL_REPOSITORY_ROOTS = [str(upstream.parent)]
     return stage(run, upstream)
@@ -83,15 +83,15 @@ def stage(run: Run, upstream: Path) -> Run:
     return run
 
 
-def auth(gateway, pod, *more: str) -> list[str]:
+def auth(gateway, pod, *more):
     return ["-c", f"http.extraHeader=Authorization: Bearer {pod.data}", *more]
 
 
-def remote(gateway) -> str:
+def remote(gateway):
     return f"{gateway.url}/git/repo.git"
 
 
-async def clone(gateway, pod, folder: Path) -> Path:
+async def clone(gateway, pod, folder):
     code, said = await git(folder, *auth(gateway, pod), "clone", "-q", remote(gateway), "workspace")
     assert code == 0, said
     return folder / "workspace"
@@ -104,11 +104,11 @@ def commit(workspace: Path, name: str = "notes.md", text: bytes = b"work\n") -> 
     return local(workspace, "rev-parse", "HEAD")
 
 
-async def push(gateway, pod, workspace: Path, refspec: str) -> tuple[int, str]:
+async def push(gateway, pod, workspace, refspec):
     return await git(workspace, *auth(gateway, pod), "push", remote(gateway), refspec)
 
 
-async def eventually(check) -> None:
+async def eventually(check):
     for _ in range(200):
         if await db.read(check):
             return

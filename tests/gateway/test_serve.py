@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,13 +59,13 @@ class Own:
         self.servers.append(server)
         return server
 
-    def up(self, *words: str) -> dict:
+    def up(self, *words: str) -> dict[str, Any]:
         server = self.serve(*words)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             assert server.poll() is None, server.communicate()
             try:
-                card = json.loads((self.home / "serve.json").read_text())
+                card: dict[str, Any] = json.loads((self.home / "serve.json").read_text())
             except (OSError, ValueError):
                 card = {}
             if card.get("pid") == server.pid:
@@ -103,7 +104,7 @@ def own(migrated):
     migrated.servers.clear()
 
 
-def free_port() -> int:
+def free_port():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return sock.getsockname()[1]
 
@@ -111,9 +112,9 @@ def free_port() -> int:
 def status_of(url: str) -> int:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status
+            return int(answer.status)
     except urllib.error.HTTPError as error:
-        return error.code
+        return int(error.code)
 
 
 @pytest.mark.slow
@@ -195,8 +196,6 @@ def test_unapplied_migrations_name_the_command(tmp_path):
     fresh = Own(tmp_path)
     said = fresh.refused()
     assert "devaipod setup" in said
-    for pipe in (fresh.servers[0].stdout, fresh.servers[0].stderr):
-        pipe.close()
 
 
 @pytest.mark.slow

@@ -43,12 +43,12 @@ async def dial(gateway, headers):
         yield socket
 
 
-async def greet(socket) -> dict:
+async def greet(socket):
     await socket.send_json(HELLO)
     return await said(socket, "welcome")
 
 
-async def said(socket, kind: str) -> dict:
+async def said(socket, kind):
     """The next message of this kind; others are passed over."""
     while True:
         message = await asyncio.wait_for(socket.receive(), 10)
@@ -58,7 +58,7 @@ async def said(socket, kind: str) -> dict:
             return value
 
 
-async def closed(socket) -> int:
+async def closed(socket):
     while not socket.closed:
         await asyncio.wait_for(socket.receive(), 10)
     assert socket.close_code is not None

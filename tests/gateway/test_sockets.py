@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def listen() -> socket.socket:
     return server
 
 
-def dial(path) -> None:
+def dial(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
 

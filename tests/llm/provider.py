@@ -33,7 +33,8 @@ class ScriptedProvider:
         body = await request.json()
         self.seen.append(body)
         method = getattr(self, f"do_{self.behaviour}")
-        return await method(request, body)
+        answer: web.StreamResponse = await method(request, body)
+        return answer
 
     async def do_answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         usage = {
@@ -73,49 +74,57 @@ class ScriptedProvider:
             raise
         return response
 
-    async def do_unauthorized(self, request, body) -> web.StreamResponse:
+    async def do_unauthorized(
+        self, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
         message = f"Incorrect API key provided: {KEY}. See your dashboard."
         return web.json_response({"error": {"message": message}}, status=401)
 
-    async def do_limited(self, request, body) -> web.StreamResponse:
+    async def do_limited(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         error = {"error": {"message": "Rate limit reached for requests"}}
         return web.json_response(error, status=429, headers={"Retry-After": "7"})
 
-    async def do_fail(self, request, body) -> web.StreamResponse:
+    async def do_fail(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return web.Response(status=500, text="<html><body>upstream fell over</body></html>")
 
-    async def do_redirect(self, request, body) -> web.StreamResponse:
+    async def do_redirect(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect("http://169.254.169.254/latest/meta-data")
 
-    async def do_unknown_model(self, request, body) -> web.StreamResponse:
+    async def do_unknown_model(
+        self, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
         return web.json_response({"error": {"message": "The model does not exist"}}, status=404)
 
-    async def do_hang(self, request, body) -> web.StreamResponse:
+    async def do_hang(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         await asyncio.sleep(30)
         raise AssertionError("nobody waits that long")
 
-    async def do_stall(self, request, body) -> web.StreamResponse:
+    async def do_stall(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = await self._stream(request)
         await self._event(response, {"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
         await asyncio.sleep(30)
         return response
 
-    async def do_garbage(self, request, body) -> web.StreamResponse:
+    async def do_garbage(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
 
-    async def do_garbage_stream(self, request, body) -> web.StreamResponse:
+    async def do_garbage_stream(
+        self, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
         response = await self._stream(request)
         await response.write(b"data: {not json\n\n\x00\xff\xfe\n\n")
         return response
 
-    async def do_break_off(self, request, body) -> web.StreamResponse:
+    async def do_break_off(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = await self._stream(request)
         await self._event(response, {"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
         assert request.transport is not None
         request.transport.abort()
         return response
 
-    async def do_error_event(self, request, body) -> web.StreamResponse:
+    async def do_error_event(
+        self, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
         response = await self._stream(request)
         await self._event(response, {"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
         await self._event(response, {"error": {"message": f"overloaded {KEY}"}})

@@ -87,7 +87,7 @@ class Agent:
             message = answer["choices"][0]["message"]
             self.messages.append(message)
             if not message.get("tool_calls"):
-                return message["content"]
+                return str(message["content"])
             for call in message["tool_calls"]:
                 arguments = json.loads(call["function"]["arguments"])
                 self._check(call["function"]["name"], arguments)
@@ -134,7 +134,7 @@ class Agent:
 
 
 @pytest.fixture
-def workspace(tmp_path) -> Path:
+def workspace(tmp_path):
     def git(*words: str, cwd: Path) -> None:
         subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True)
 

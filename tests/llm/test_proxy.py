@@ -21,12 +21,12 @@ CHAT = "/llm/v1/chat/completions"
 ASKED = {"model": "whatever", "messages": [{"role": "user", "content": "Say hello"}]}
 
 
-async def ask(gateway, pod, **more) -> tuple[int, bytes]:
+async def ask(gateway, pod, **more):
     async with gateway.http.post(CHAT, json={**ASKED, **more}, headers=pod.bearer) as answer:
         return answer.status, await answer.read()
 
 
-async def refusals(run) -> list[dict]:
+async def refusals(run):
     return await db.read(
         lambda: list(
             RunEvent.objects.filter(run=run, kind="model.refused").values_list("payload", flat=True)
@@ -34,7 +34,7 @@ async def refusals(run) -> list[dict]:
     )
 
 
-async def stored(run) -> LlmCall:
+async def stored(run):
     for _ in range(100):
         calls = await db.read(lambda: list(LlmCall.objects.filter(run=run)))
         if calls:
@@ -158,7 +158,8 @@ async def test_a_provider_that_refuses_is_told_to_the_agent_and_to_people(
     assert KEY not in json.dumps(event) + body.decode()
     call = await stored(pod.row.run)
     assert call.status == status
-    assert (call.tokens_in, call.cost) == (0, 0)
+    assert call.tokens_in == 0
+    assert call.cost == Decimal(0)
 
 
 async def test_the_wait_that_a_provider_asks_for_reaches_the_agent(

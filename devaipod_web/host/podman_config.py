@@ -132,8 +132,8 @@ def _overlay_works(facts: Facts) -> bool:
 def environment() -> dict[str, str]:
     """The environment that every podman of ours runs with.
 
-    CONTAINERS_CONF names our own file when there is one, STORAGE_DRIVER what `choose_storage` found. An XDG_RUNTIME_DIR that is another user's (as `su` leaves it)
-    is taken out, since podman would fail in it.
+    CONTAINERS_CONF names our own file when there is one, STORAGE_DRIVER what `choose_storage` found.
+    An XDG_RUNTIME_DIR that is another user's (as `su` leaves it) is taken out, since podman would fail in it.
     """
     env = dict(os.environ)
     if path().is_file() and "CONTAINERS_CONF" not in os.environ:

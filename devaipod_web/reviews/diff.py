@@ -39,7 +39,9 @@ FULL_CONTEXT = 1_000_000
 #: Word-level marks are for blocks and lines of a size at which they help and are quick.
 _MARK_BLOCK = 24
 _MARK_CHARACTERS = 300
-_MARK_WORK = 400_000
+_MARK_WORDS = 120
+#: Comparisons of words for one file: the worst lines cost some 5 µs each, so at most about a second.
+_MARK_WORK = 200_000
 _ALIKE = 0.5
 
 _WORDS = regex(r"\w+|\s+|[^\w\s]")
@@ -361,35 +363,41 @@ class _Marker:
             return old, new
         left = [_words(line) for line in removed]
         right = [_words(line) for line in added]
-        start = 0
-        for index, before in enumerate(left):
-            partner = self._partner(before, right, start)
-            if partner is None:
-                continue
-            old[index], new[partner] = _differences(before, right[partner])
-            start = partner + 1
+        alike = sorted(
+            (
+                (likeness, i, j)
+                for i, before in enumerate(left)
+                for j, after in enumerate(right)
+                if (likeness := self._likeness(before, after)) > _ALIKE
+            ),
+            key=lambda entry: (-entry[0], entry[1], entry[2]),
+        )
+        pairs: list[tuple[int, int]] = []
+        for _, i, j in alike:
+            # The most alike first; a pair that would cross an earlier one, or use its line again, is none.
+            if all((i < k and j < m) or (i > k and j > m) for k, m in pairs):
+                pairs.append((i, j))
+                old[i], new[j] = _differences(left[i], right[j])
         return old, new
 
-    def _partner(self, before: list[str], candidates: list[list[str]], start: int) -> int | None:
-        """The first line from `start` on that is most like `before`, and alike enough to be its successor."""
-        best, partner = _ALIKE, None
-        for index in range(start, len(candidates)):
-            after = candidates[index]
-            self._budget -= len(before) + len(after)
-            if not before or not after or self._budget < 0:
-                continue
-            likeness = SequenceMatcher(None, before, after, False).quick_ratio()
-            if likeness > best:
-                best, partner = likeness, index
-        if partner is None:
-            return None
-        self._budget -= len(before) * len(candidates[partner])
-        return partner if self._budget >= 0 else None
+    def _likeness(self, before: list[str], after: list[str]) -> float:
+        """How much two lines have in common beside blanks, from 0 to 1; 0 once the budget is spent."""
+        first = [word for word in before if not word.isspace()]
+        second = [word for word in after if not word.isspace()]
+        self._budget -= len(first) + len(second)
+        if not first or not second or self._budget < 0:
+            return 0
+        matcher = SequenceMatcher(None, first, second, False)
+        if matcher.quick_ratio() <= _ALIKE:
+            return 0
+        self._budget -= len(first) * len(second)
+        return matcher.ratio() if self._budget >= 0 else 0
 
 
 def _words(line: str) -> list[str]:
     """The words of a line, or none when it is too long to be worth it."""
-    return _WORDS.findall(line) if len(line) <= _MARK_CHARACTERS else []
+    words = _WORDS.findall(line) if len(line) <= _MARK_CHARACTERS else []
+    return words if len(words) <= _MARK_WORDS else []
 
 
 def _differences(left: list[str], right: list[str]) -> tuple[list[Span], list[Span]]:

@@ -171,7 +171,7 @@ def test_a_change_beyond_the_bytes_that_are_read_still_shows_the_rest(tmp_path, 
 
 @pytest.mark.parametrize("count", [24, 2000])
 def test_marking_words_stays_quick(tmp_path, count):
-    before = "".join("a b " * 60 + f"{n}\n" for n in range(count))
+    before = "".join("a b " * 25 + f"{n}\n" for n in range(count))
     change = Change(tmp_path, {"a": before}, {"a": before.replace("a", "c")})
     begun = time.monotonic()
     change.files()

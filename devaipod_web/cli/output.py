@@ -25,6 +25,7 @@ STATE_MARKS = {
     "promoted": ("✓", "green"),
     "rejected": ("■", "dim"),
 }
+FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM"})
 _CODES = {
     "dim": "2",
     "bold": "1",
@@ -101,10 +102,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) ->
     from rich.text import Text
 
     grid = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for column in grid.columns:
+    for number, column in enumerate(grid.columns):
         column.overflow = "ellipsis"
-    for column in grid.columns[:1]:
         column.no_wrap = True
+        # Titles and last lines give way on a narrow terminal; keys, states and figures are never cut.
+        if heads[number] not in FLEXIBLE:
+            cells = [Text.from_ansi(row[number]).cell_len for row in found]
+            column.min_width = max(len(heads[number]), *cells)
     for row in found:
         # Text.from_ansi keeps our own colours and, unlike markup, takes no brackets of a title for tags.
         grid.add_row(*(Text.from_ansi(cell) for cell in row))

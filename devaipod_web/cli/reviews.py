@@ -110,6 +110,12 @@ def promote(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Push exactly the reviewed commit to the project's production remote, as a branch."""
+    if yes and not head:
+        raise CliError(
+            "--yes promotes without asking, so it must be told which commit was looked at.",
+            next_step="Add --head COMMIT, as `devaipod review show` names it.",
+            status=2,
+        )
     client = Client()
     found = client.get(f"/reviews/{segment(key)}")
     if head and (len(head) < 7 or not found["head"].startswith(head)):

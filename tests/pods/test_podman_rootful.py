@@ -1,0 +1,136 @@
+"""Rootful podman keeps the contract, and what only it can give: hard bounds on disks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pods.errors import BackendUnavailable, PodRefused
+from pods.podman import PodmanBackend
+from pods.spec import AGENT, SIDECAR
+from tests.pods import services
+from tests.pods.conformance import Conformance
+from tests.pods.kit import Kit
+
+pytestmark = [pytest.mark.podman, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The service of this module."""
+    with services.rootful(tmp_path_factory.mktemp("rootful")) as path:
+        yield path
+
+
+@pytest.fixture
+async def kit(socket: Path, tmp_path: Path) -> AsyncIterator[Kit]:
+    """A backend whose pods and volumes are gone afterwards."""
+    backend = PodmanBackend(socket, installation="test", volumes_dir=tmp_path / "volumes")
+    kit = Kit(backend, tmp_path / "files", bounded_volumes=True, cgroup_limits=True)
+    kit.folder.mkdir()
+    yield kit
+    await kit.clear()
+    await backend.close()
+
+
+class TestRootful(Conformance):
+    """The contract."""
+
+
+@pytest.mark.parametrize("user", ["0", "root", "00", "0:0", "000:1000"])
+async def test_root_is_refused_for_the_agent_under_every_spelling(kit: Kit, user: str) -> None:
+    with pytest.raises(PodRefused, match="root"):
+        await kit.backend.create_pod(kit.spec(user=user))
+    assert await kit.backend.pods(kit.labels()) == []
+
+
+class Killed(Exception):
+    """Stands for the end of the process in the middle of a call."""
+
+
+@pytest.mark.parametrize("calls", range(1, 14))
+async def test_a_creation_killed_after_any_call_is_completed_by_the_next(
+    kit: Kit, calls: int
+) -> None:
+    spec = kit.spec("stat -c %u /home/agent; touch /home/agent/mine; sleep 60")
+    backend = kit.backend
+    assert isinstance(backend, PodmanBackend)
+    await backend.image(spec.agent.image)
+    await backend.image(spec.sidecar.image)
+    post, left = backend._client.post, calls
+
+    async def some(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        return await post(*args, **kwargs)
+
+    backend._client.post = some  # type: ignore[method-assign]
+    with contextlib.suppress(Killed):
+        await kit.up(spec)
+    backend._client.post = post  # type: ignore[method-assign]
+    state = await kit.up(spec)
+    assert set(state.containers) == {AGENT, SIDECAR}
+    assert state.running
+    await asyncio.sleep(0.1)
+    assert [line.text for line in await kit.said(spec)] == [b"1000"]
+    assert set(await backend.volumes(kit.labels())) == {volume.name for volume in spec.volumes}
+
+
+async def test_no_call_holds_up_the_event_loop(kit: Kit) -> None:
+    worst, stop = 0.0, False
+
+    async def beat() -> None:
+        nonlocal worst
+        while not stop:
+            began = time.perf_counter()
+            await asyncio.sleep(0.005)
+            worst = max(worst, time.perf_counter() - began - 0.005)
+
+    beating = asyncio.create_task(beat())
+    spec = kit.spec("seq 1 5000; sleep 60")
+    await kit.up(spec)
+    await kit.said(spec)
+    await kit.backend.stop(spec.name, grace_seconds=1)
+    await kit.backend.destroy(spec.name)
+    stop = True
+    await beating
+    assert worst < 0.15
+
+
+async def test_a_pod_with_its_agent_is_there_within_a_second_or_so(kit: Kit) -> None:
+    await kit.up(kit.spec())
+    took = []
+    for _ in range(3):
+        spec = kit.spec()
+        began = time.monotonic()
+        await kit.up(spec)
+        took.append(time.monotonic() - began)
+        await kit.backend.destroy(spec.name)
+    assert min(took) < 2.5, took
+
+
+async def test_more_volumes_than_the_host_had_loop_devices_can_be_mounted(kit: Kit) -> None:
+    specs = [kit.spec() for _ in range(4)]
+    for spec in specs:
+        await kit.up(spec)
+    for spec in specs:
+        _, said = await kit.sh(spec, "grep -c loop /proc/mounts")
+        assert int(said) == 2
+
+
+async def test_a_silent_service_is_named_with_what_to_do(tmp_path: Path) -> None:
+    backend = PodmanBackend(tmp_path / "none.sock", installation="test", volumes_dir=tmp_path)
+    for call in (backend.health(), backend.pods({}), backend.pod("x"), backend.destroy("x")):
+        with pytest.raises(BackendUnavailable, match=r"none\.sock does not answer") as error:
+            await call
+        assert "podman system service" in error.value.next_step
+    await backend.close()
+    await backend.close()

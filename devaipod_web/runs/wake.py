@@ -53,6 +53,8 @@ def listening(run_key: str) -> Iterator[asyncio.Event]:
 
 async def pause(event: asyncio.Event) -> None:
     """Wait for a wake or the beat, whichever is first, and clear the event."""
+    # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes at the same moment as the wake.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), BEAT_SECONDS)
+        async with asyncio.timeout(BEAT_SECONDS):
+            await event.wait()
     event.clear()

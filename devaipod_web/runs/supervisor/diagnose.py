@@ -33,7 +33,8 @@ async def last_lines(backend: ContainerBackend, pod: str, container: str) -> lis
                 lines.append(text)
 
     with suppress(TimeoutError, BackendError):
-        await asyncio.wait_for(read(), LOG_SECONDS)
+        async with asyncio.timeout(LOG_SECONDS):
+            await read()
     return lines[-KEPT_LINES:]
 
 

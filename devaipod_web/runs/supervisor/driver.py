@@ -415,6 +415,8 @@ def _exited(state: PodState, container: str) -> bool:
 
 
 async def _wait(woken: asyncio.Event, seconds: float) -> None:
+    # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes at the same moment as the wake.
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(woken.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await woken.wait()
     woken.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 
@@ -66,11 +67,10 @@ class Picture:
         """Look on every event and on the beat, until cancelled."""
         await self.look()
         while True:
-            try:
-                await asyncio.wait_for(self._changed.wait(), BEAT_SECONDS)
-                await asyncio.sleep(SETTLE_SECONDS)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._changed.wait()
+            await asyncio.sleep(SETTLE_SECONDS)
             self._changed.clear()
             await self.look()
 

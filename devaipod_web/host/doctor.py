@@ -66,6 +66,8 @@ class Case:
 
     facts: Facts
     folder: Path
+    podman_error: str = ""
+    graph_root: str = ""
 
 
 def check(folder: Path) -> list[Finding]:
@@ -73,12 +75,28 @@ def check(folder: Path) -> list[Finding]:
 
     Changes nothing but the folder's existence and what a write probe leaves for a moment. Takes about a second.
     """
-    case = Case(facts=host_facts.look(), folder=folder)
+    case = _look(folder)
     found: list[Finding] = []
     for look in CHECKS:
         found += look(case)
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def _look(folder: Path) -> Case:
+    """Facts, and what podman says about itself (asked once: it takes a third of a second)."""
+    facts = host_facts.look()
+    if not facts.podman:
+        return Case(facts=facts, folder=folder)
+    try:
+        text = quick(
+            [facts.podman, "info", "--format", "{{.Store.GraphRoot}}"],
+            timeout=30,
+            env=podman_config.environment(),
+        )
+    except CommandFailed as error:
+        return Case(facts=facts, folder=folder, podman_error=error.output or str(error))
+    return Case(facts=facts, folder=folder, graph_root=text.strip())
 
 
 def _podman(case: Case) -> Iterator[Finding]:
@@ -102,13 +120,11 @@ def _podman(case: Case) -> Iterator[Finding]:
             "Upgrade the system (Debian 12, Ubuntu 23.04, Fedora 37 and later have it).",
         )
         return
-    try:
-        quick([case.facts.podman, "info"], timeout=30, env=podman_config.environment())
-    except CommandFailed as error:
+    if case.podman_error:
         yield Finding(
             "podman-broken",
             Severity.ERROR,
-            f"`podman info` fails: {(error.output or str(error)).strip()[-300:]}",
+            f"`podman info` fails: {case.podman_error.strip()[-300:]}",
             "No pod can be made as long as it does.",
             "Read the message above; `podman system migrate` helps after an upgrade or a change of /etc/subuid.",
         )
@@ -298,9 +314,9 @@ def _home(case: Case) -> Iterator[Finding]:
             "It holds keys and every run's logs.",
             f"`chmod 700 {folder}`.",
         )
-    for place, what in ((folder, "DEVAIPOD_HOME"), (_storage(case), "podman's storage")):
-        if place is not None:
-            yield from _room(place, what)
+    yield from _room(folder, "DEVAIPOD_HOME")
+    if case.graph_root and Path(case.graph_root).is_dir():
+        yield from _room(Path(case.graph_root), "podman's storage")
 
 
 def _room(place: Path, what: str) -> Iterator[Finding]:
@@ -315,22 +331,6 @@ def _room(place: Path, what: str) -> Iterator[Finding]:
         "Images, workspaces and logs need room; a full disk stops runs.",
         "Make room: `devaipod prune` (old logs and volumes), `podman image prune` (unused images).",
     )
-
-
-def _storage(case: Case) -> Path | None:
-    """Where podman keeps images and volumes; None when it can't say."""
-    if not case.facts.podman:
-        return None
-    try:
-        text = quick(
-            [case.facts.podman, "info", "--format", "{{.Store.GraphRoot}}"],
-            timeout=30,
-            env=podman_config.environment(),
-        )
-    except CommandFailed:
-        return None
-    path = Path(text.strip())
-    return path if path.is_dir() else None
 
 
 def _sockets(case: Case) -> Iterator[Finding]:
@@ -395,7 +395,7 @@ def _served_by_us(folder: Path, port: int) -> bool:
 
 
 def _images(case: Case) -> Iterator[Finding]:
-    if not case.facts.podman or not images.RECIPES.is_dir():
+    if not case.facts.podman or case.podman_error or not images.RECIPES.is_dir():
         return
     wanted = images.references()
     missing = [name for name in (wanted.agent, wanted.sidecar) if not images.stored(name)]

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
+from django.db import DatabaseError
 
 from devaipod_web.gateway import git, sidecar, tokens
 from devaipod_web.gateway.http import ClientGone, Receive, Request, Response, Scope, Send, TooLarge
@@ -25,30 +26,42 @@ log = structlog.get_logger("devaipod.gateway")
 #: How often a request that lasts asks whether its token still lives, in seconds.
 RECHECK_SECONDS = 2.0
 #: Requests of one run that may be under way at once; a flood of one run must not take everybody's room.
-MAX_REQUESTS_PER_RUN = 32
+MAX_MODEL_REQUESTS = 8
+MAX_GIT_REQUESTS = 4
 
 Handler = Callable[[Caller, Request, Response], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Route:
-    """One route for requests with the data token. `path` is matched against the whole undecoded path."""
+    """One route for requests with the data token. `path` is matched against the whole undecoded path; `at_once` bounds
+    the requests of one run to its room (the first part of the path)."""
 
     method: str
     path: re.Pattern[str]
     handler: Handler
+    at_once: int
+
+    @property
+    def room(self) -> str:
+        """The first part of the path: llm or git."""
+        return self.path.pattern.split("/")[1]
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("POST", re.compile(r"/llm/v1/chat/completions"), proxy.chat_completions),
-    Route("GET", re.compile(r"/llm/v1/models"), proxy.models),
-    Route("GET", re.compile(r"/git/repo\.git/info/refs"), git.info_refs),
-    Route("POST", re.compile(r"/git/repo\.git/git-upload-pack"), git.upload_pack),
-    Route("POST", re.compile(r"/git/repo\.git/git-receive-pack"), git.receive_pack),
+    Route(
+        "POST", re.compile(r"/llm/v1/chat/completions"), proxy.chat_completions, MAX_MODEL_REQUESTS
+    ),
+    Route("GET", re.compile(r"/llm/v1/models"), proxy.models, MAX_MODEL_REQUESTS),
+    Route("GET", re.compile(r"/git/repo\.git/info/refs"), git.info_refs, MAX_GIT_REQUESTS),
+    Route("POST", re.compile(r"/git/repo\.git/git-upload-pack"), git.upload_pack, MAX_GIT_REQUESTS),
+    Route(
+        "POST", re.compile(r"/git/repo\.git/git-receive-pack"), git.receive_pack, MAX_GIT_REQUESTS
+    ),
 )
 SIDECAR_PATH = "/sidecar"
 
-_under_way: Counter[int] = Counter()
+_under_way: Counter[tuple[int, str]] = Counter()
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,23 +126,24 @@ async def _http(request: Request, response: Response) -> None:
             405, f"Use {allowed} here.", code="method-not-allowed", headers=[("allow", allowed)]
         )
         return
-    await _run(route.handler, caller, request, response)
+    await _run(route, caller, request, response)
 
 
-async def _run(handler: Handler, caller: Caller, request: Request, response: Response) -> None:
-    if _under_way[caller.run_id] >= MAX_REQUESTS_PER_RUN:
+async def _run(route: Route, caller: Caller, request: Request, response: Response) -> None:
+    place = (caller.run_id, route.room)
+    if _under_way[place] >= route.at_once:
         await response.error(
             429,
-            f"This run has {MAX_REQUESTS_PER_RUN} requests under way: wait for one to end.",
+            f"This run has {route.at_once} such requests under way: wait for one to end.",
             code="too-many-requests",
             headers=[("retry-after", "1")],
         )
         return
-    _under_way[caller.run_id] += 1
+    _under_way[place] += 1
     try:
         with structlog.contextvars.bound_contextvars(run=caller.run_key, pod=caller.pod_name):
             async with _while_token_lives(request.bearer):
-                await handler(caller, request, response)
+                await route.handler(caller, request, response)
     except ClientGone:
         return
     except TooLarge:
@@ -142,13 +156,21 @@ async def _run(handler: Handler, caller: Caller, request: Request, response: Res
             # An answer that is cut must not look complete: without the last chunk the client sees the break.
             raise
     finally:
-        _under_way[caller.run_id] -= 1
-        if not _under_way[caller.run_id]:
-            del _under_way[caller.run_id]
+        _under_way[place] -= 1
+        if not _under_way[place]:
+            del _under_way[place]
 
 
 class _TokenDied(Exception):
     """The pod ended while one of its requests was under way."""
+
+
+async def _lives(token: str) -> bool:
+    try:
+        return await tokens.find(token) is not None
+    except DatabaseError:
+        log.exception("gateway.token_not_checked")
+        return True  # the request was let in by a token that lived: a database that stumbles does not end it
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +182,7 @@ async def _while_token_lives(token: str) -> AsyncIterator[None]:
 
     async def look() -> None:
         nonlocal died
-        while await tokens.find(token) is not None:  # noqa: ASYNC110 - only the database knows
+        while await _lives(token):
             await asyncio.sleep(RECHECK_SECONDS)
         died = True
         doing.cancel()

@@ -23,21 +23,20 @@ from django.utils import timezone
 from devaipod_web import db
 from devaipod_web.gateway.http import Request, Response, TooLarge, until_gone
 from devaipod_web.gateway.tokens import Caller
-from devaipod_web.llm import demo, meter, reach, upstream, usage, vault
+from devaipod_web.llm import demo, meter, pace, reach, upstream, usage
 from devaipod_web.llm.errors import (
     ModelError,
-    NotConfigured,
     ProviderFailed,
     ProviderSilent,
     RequestRefused,
 )
 from devaipod_web.llm.models import ProviderKind
-from devaipod_web.runs.models import Run
+from devaipod_web.llm.target import Target, target_of
 
 log = structlog.get_logger("devaipod.llm")
 
 #: A request's body; a long conversation with pictures as data has a few megabytes.
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
 #: A whole (not streamed) answer.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 DEMO_PROVIDER_NAME = "scripted demo, no AI"
@@ -45,16 +44,6 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 #: Headers of a provider's answer that the agent may see.
 PASSED_HEADERS = ("content-type", "x-request-id", "openai-processing-ms")
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a run's requests go."""
-
-    kind: str
-    model: str
-    provider_id: int | None
-    upstream: upstream.Upstream | None
 
 
 @dataclass
@@ -82,7 +71,6 @@ class _Call:
         """Write the row; a call that never reached the provider used nothing."""
         target = self.target
         tokens = self.tokens if self.asked else usage.Tokens()
-        base_url = target.upstream.base_url if target.upstream else ""
         first = self.first_byte
         await db.write(
             meter.record_call,
@@ -96,35 +84,8 @@ class _Call:
             milliseconds=int((time.monotonic() - self.began) * 1000),
             first_byte_milliseconds=None if first is None else int((first - self.began) * 1000),
             tokens=tokens,
-            cost=usage.price(target.kind, target.model, tokens, base_url=base_url),
+            cost=usage.price(target.kind, target.model, tokens, base_url=target.base_url),
         )
-
-
-def target_of(run_id: int) -> Target:
-    """The provider and model of a run. Raises `NotConfigured` with what a manager can do."""
-    run = Run.objects.select_related("provider", "project").get(pk=run_id)
-    provider = run.provider
-    if provider is None and run.model not in ("", demo.MODEL):
-        # The provider's row was removed (SET_NULL): a scripted answer in its place would be a lie.
-        raise NotConfigured(
-            "The run's provider was removed.",
-            next_step="Choose another provider in the project's settings and launch again.",
-        )
-    if provider is None or provider.kind == ProviderKind.DEMO:
-        return Target(ProviderKind.DEMO, demo.MODEL, provider.pk if provider else None, None)
-    model = run.model or run.project.model
-    if not model:
-        raise NotConfigured(
-            f"No model is chosen for the provider {provider.name}.",
-            next_step="Name a model in the project's settings.",
-        )
-    try:
-        key = vault.unseal(bytes(provider.credential)).decode() if provider.credential else ""
-    except vault.CannotUnseal as error:
-        raise NotConfigured(f"{error}", next_step="A manager enters the key again.") from error
-    return Target(
-        provider.kind, model, provider.pk, upstream.Upstream(provider.name, provider.base_url, key)
-    )
 
 
 async def models(caller: Caller, request: Request, response: Response) -> None:
@@ -142,7 +103,7 @@ async def models(caller: Caller, request: Request, response: Response) -> None:
 async def chat_completions(caller: Caller, request: Request, response: Response) -> None:
     """`POST /llm/v1/chat/completions`, streamed or whole."""
     try:
-        body = await _body(request)
+        body = await _body(caller, request)
         target = await db.read(target_of, caller.run_id)
         allowed = reach.restrict(body)
     except reach.ReachRefused as error:
@@ -167,9 +128,12 @@ async def close() -> None:
     await upstream.close()
 
 
-async def _body(request: Request) -> dict[str, Any]:
+async def _body(caller: Caller, request: Request) -> dict[str, Any]:
     try:
         raw = await request.body(limit=MAX_REQUEST_BYTES)
+        if pace.too_many_elements(raw):
+            raise RequestRefused("The request has more than a million values.", status=413)
+        await pace.wait_turn(caller.run_id, len(raw))
         value = json.loads(raw)
     except TooLarge as error:
         raise RequestRefused(

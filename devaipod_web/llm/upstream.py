@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ FIRST_BYTE_SECONDS = 120
 IDLE_SECONDS = 120
 MAX_ERROR_BYTES = 16 * 1024
 MAX_CONNECTIONS = 200
+#: How long a provider's address that was checked is taken for checked.
+CHECKED_SECONDS = 30
 #: What may be a credential in a provider's own words ("Incorrect API key provided: sk-…").
 LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|gsk|xai|AIza)[-_A-Za-z0-9*.]{8,}")
 
@@ -76,6 +79,7 @@ class Upstream:
 
 
 _sessions: dict[str, aiohttp.ClientSession] = {}
+_checked: dict[str, tuple[float, str]] = {}
 
 
 def _session(scheme: str) -> aiohttp.ClientSession:
@@ -101,23 +105,18 @@ async def close() -> None:
     for session in list(_sessions.values()):
         await session.close()
     _sessions.clear()
+    _checked.clear()
 
 
 async def ask(upstream: Upstream, body: bytes, *, accept: str) -> aiohttp.ClientResponse:
     """Send a request and return the answer whose first byte has come. Raises `ModelError` for everything but a 2xx."""
-    try:
-        checked = await asyncio.to_thread(guard.open_url, upstream.base_url)
-    except ForgeError as error:
-        raise NotConfigured(
-            f"The provider {upstream.name} cannot be used: {error.message}",
-            next_step=error.next_step,
-        ) from error
+    scheme = await _checked_scheme(upstream)
     headers = {"Content-Type": "application/json", "Accept": accept, "User-Agent": "devaipod"}
     if upstream.key:
         headers["Authorization"] = f"Bearer {upstream.key}"
     try:
         async with asyncio.timeout(FIRST_BYTE_SECONDS):
-            response = await _session(checked.scheme).post(
+            response = await _session(scheme).post(
                 upstream.url, data=body, headers=headers, allow_redirects=False
             )
     except TimeoutError as error:
@@ -136,6 +135,25 @@ async def ask(upstream: Upstream, body: bytes, *, accept: str) -> aiohttp.Client
         raise await _refusal(upstream, response)
     finally:
         response.close()
+
+
+async def _checked_scheme(upstream: Upstream) -> str:
+    """The scheme of a provider's address that the guard lets pass; asked anew every `CHECKED_SECONDS`.
+
+    Each new connection is checked by the resolver in any case; this one says why in a sentence, and sees to plain addresses.
+    """
+    known = _checked.get(upstream.base_url)
+    if known is not None and known[0] > time.monotonic():
+        return known[1]
+    try:
+        target = await asyncio.to_thread(guard.open_url, upstream.base_url)
+    except ForgeError as error:
+        raise NotConfigured(
+            f"The provider {upstream.name} cannot be used: {error.message}",
+            next_step=error.next_step,
+        ) from error
+    _checked[upstream.base_url] = (time.monotonic() + CHECKED_SECONDS, target.scheme)
+    return target.scheme
 
 
 async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> ModelError:

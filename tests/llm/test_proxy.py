@@ -10,7 +10,8 @@ from decimal import Decimal
 import pytest
 
 from devaipod_web import db
-from devaipod_web.llm import meter, upstream
+from devaipod_web.gateway import app
+from devaipod_web.llm import meter, pace, upstream
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.runs.models import Run, RunEvent
 from tests.llm.provider import KEY
@@ -274,11 +275,31 @@ async def test_what_is_no_request_gets_a_sentence(gateway, pod, real_provider, b
         assert "request" in (await answer.json())["error"]["message"]
 
 
-async def test_a_request_above_32_mb_is_refused(gateway, pod, real_provider):
+async def test_a_request_above_16_mb_is_refused(gateway, pod, real_provider):
     async with gateway.http.post(
-        CHAT, data=b"x" * (32 * 1024 * 1024 + 1), headers=pod.bearer
+        CHAT, data=b"x" * (16 * 1024 * 1024 + 1), headers=pod.bearer
     ) as answer:
         assert answer.status == 413
+
+
+async def test_a_body_of_nothing_but_brackets_is_refused_unparsed(gateway, pod, real_provider):
+    body = b'{"messages": [' + b"[]," * 1_000_001 + b"[]]}"
+    async with gateway.http.post(CHAT, data=body, headers=pod.bearer) as answer:
+        assert answer.status == 413
+        assert "million values" in (await answer.json())["error"]["message"]
+
+
+async def test_large_bodies_of_one_run_are_taken_at_a_bounded_rate(
+    gateway, pod, scripted, real_provider, monkeypatch
+):
+    monkeypatch.setattr(pace, "BYTES_PER_SECOND", 4_000_000)
+    monkeypatch.setattr(pace, "BURST_BYTES", 2_000_000)
+    pace._budgets.clear()
+    large = [{"role": "user", "content": "x" * 1_000_000}]
+    began = time.monotonic()
+    for _ in range(4):
+        assert (await ask(gateway, pod, messages=large))[0] == 200
+    assert time.monotonic() - began > 0.4
 
 
 async def test_a_removed_provider_is_not_replaced_by_the_demo(gateway, pod, real_provider):
@@ -297,15 +318,10 @@ async def test_a_credential_sealed_with_another_key_is_named(
     assert b"encryption key" in body
 
 
-async def test_one_run_cannot_take_everybodys_room(
-    gateway, pod, scripted, real_provider, monkeypatch
-):
-    from devaipod_web.gateway import app
-
-    monkeypatch.setattr(app, "MAX_REQUESTS_PER_RUN", 2)
+async def test_one_run_cannot_take_everybodys_room(gateway, pod, scripted, real_provider):
     scripted.behaviour = "hang"
-    hanging = [asyncio.create_task(ask(gateway, pod)) for _ in range(2)]
-    while len(scripted.seen) < 2:  # noqa: ASYNC110 - what the provider saw
+    hanging = [asyncio.create_task(ask(gateway, pod)) for _ in range(app.MAX_MODEL_REQUESTS)]
+    while len(scripted.seen) < app.MAX_MODEL_REQUESTS:  # noqa: ASYNC110 - what the provider saw
         await asyncio.sleep(0.02)
     status, body = await ask(gateway, pod)
     assert status == 429

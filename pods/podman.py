@@ -284,7 +284,8 @@ class PodmanBackend:
     async def pods(self, labels: Mapping[str, str]) -> list[PodState]:
         """All pods that carry these labels."""
         found = await self._client.get("/pods/json", {"filters": _filters(labels)})
-        states = await asyncio.gather(*(self.pod(pod["Name"]) for pod in found or []))
+        names = [pod["Name"] for pod in found or [] if _carries(pod, labels)]
+        states = await asyncio.gather(*(self.pod(name) for name in names))
         return [state for state in states if state is not None]
 
     async def _state(self, document: dict[str, Any]) -> PodState:
@@ -421,7 +422,7 @@ class PodmanBackend:
     async def volumes(self, labels: Mapping[str, str]) -> list[str]:
         """Names of the volumes that carry these labels."""
         found = await self._client.get("/volumes/json", {"filters": _filters(labels)})
-        return [str(volume["Name"]) for volume in found or []]
+        return [str(volume["Name"]) for volume in found or [] if _carries(volume, labels)]
 
     async def remove_volume(self, name: str) -> None:
         """Remove a volume and its image."""
@@ -451,6 +452,11 @@ class PodmanBackend:
     async def close(self) -> None:
         """Let go of the threads."""
         await self._client.close()
+
+
+def _carries(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a listed object has all of these labels. Podman 4.3 lists volumes that have any of them."""
+    return labels.items() <= (found.get("Labels") or {}).items()
 
 
 def _filters(labels: Mapping[str, str]) -> str:

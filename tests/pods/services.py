@@ -53,7 +53,9 @@ def rootless(folder: Path) -> Iterator[Path]:
             yield folder / "podman.sock"
         return
     user = _test_user()
-    for inside in (folder, folder / "run"):
+    # Always the same: podman writes it into its database with the first image that it gets.
+    runtime = Path("/run") / TEST_USER
+    for inside in (folder, runtime):
         inside.mkdir(exist_ok=True)
         os.chown(inside, user.pw_uid, user.pw_gid)
     _open_the_way(folder)
@@ -62,7 +64,7 @@ def rootless(folder: Path) -> Iterator[Path]:
         "HOME": user.pw_dir,
         "USER": user.pw_name,
         "LANG": "C.UTF-8",
-        "XDG_RUNTIME_DIR": str(folder / "run"),
+        "XDG_RUNTIME_DIR": str(runtime),
         **_conf(folder, uid=user.pw_uid),
     }
     argv = [
@@ -155,15 +157,16 @@ def _copy_images(argv: list[str], env: dict[str, str]) -> None:
     need_images(["podman"], dict(os.environ))
     save = subprocess.Popen(["podman", "save", "-q", "-m", *missing], stdout=subprocess.PIPE)
     try:
-        subprocess.run(
+        done = subprocess.run(
             [*argv, "load", "-q"],
             env=env,
             cwd="/",
             stdin=save.stdout,
-            check=True,
             capture_output=True,
+            text=True,
             timeout=COPY_SECONDS,
         )
+        need(done.returncode == 0, f"{TEST_USER} could not load the images: {done.stderr}")
     finally:
         save.kill()
         save.wait()

@@ -38,10 +38,14 @@ from devaipod_web.llm.demo_tools import Tool
 LABEL = "scripted demo, no AI"
 DIRECTIVE = re.compile(r"^\s*demo:\s*([a-z-]+)\s*(.*?)\s*$", re.MULTILINE)
 #: How agents tell the model that a person (or their policy) said no.
+_NO = r"(?:reject|refus|den(?:y|ie)|declin|cancel)\w*"
+_WHO = r"(?:user|person|operator|policy|permission)"
 REFUSED = re.compile(
-    r"reject|refus|denied by|not allowed|declin|cancel(?:l)?ed by|user (?:said no|did not)",
+    rf"{_WHO}\b[^.\n]{{0,40}}\b{_NO}|\b{_NO}[^.\n]{{0,30}}\b{_WHO}|\btool (?:use|call)[^.\n]{{0,20}}\b{_NO}",
     re.IGNORECASE,
 )
+#: git's own words after a commit: its subject may say anything.
+COMMITTED = re.compile(r"^\[[^\]\n]+ [0-9a-f]{7,64}\]", re.MULTILINE)
 NUMBERED = re.compile(r"^\s*\d+\s*(?:[|:→]|\t) ?(.*)$")
 README = re.compile(r"^readme(\.(md|markdown|txt|rst))?$", re.IGNORECASE)
 WORDS_TO_SKIP = frozenset(
@@ -87,7 +91,8 @@ class Result:
     @property
     def refused(self) -> bool:
         """Whether a person or a policy said no. Long results are output, not an answer of that kind."""
-        return len(self.text) <= MAX_REFUSED_CHARACTERS and bool(REFUSED.search(self.text))
+        short = len(self.text) <= MAX_REFUSED_CHARACTERS
+        return short and not COMMITTED.search(self.text) and bool(REFUSED.search(self.text))
 
 
 Story = Generator[Step, Result, str]
@@ -286,7 +291,7 @@ def _publish(
     call = demo_tools.shell_call(tools, "git push origin HEAD", "Push the branch for review")
     assert call is not None
     result = yield Step("And the push, so that it can be reviewed.", *call)
-    if result.refused:
+    if result.refused or "[rejected]" in result.text:
         return "Committed; the push was refused."
     return "Committed and pushed: the change waits for review."
 

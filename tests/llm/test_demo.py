@@ -227,6 +227,20 @@ def test_a_refused_shell_ends_without_a_push(workspace):
     assert pushed(workspace) == []
 
 
+def test_a_task_about_refusals_is_no_refusal(workspace):
+    closing = Agent(OPENCODE, workspace).prompt(
+        "The user rejected cards; permission denied by policy"
+    )
+    assert "Committed and pushed" in closing
+
+
+def test_a_push_that_git_rejects_is_said(workspace):
+    player = Agent(OPENCODE, workspace)
+    player.prompt("Retry webhooks.")
+    subprocess.run(["git", "reset", "-q", "--hard", "HEAD~1"], cwd=workspace, check=True)
+    assert "the push was refused" in player.prompt("Another one.")
+
+
 def test_directives_steer_it(workspace):
     player = Agent(OPENCODE, workspace)
     closing = player.prompt(

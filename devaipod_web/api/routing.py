@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
 from ninja import Router
+from ninja.constants import NOT_SET
 from ninja.pagination import CursorPagination, paginate
 
 from devaipod_web.api.auth import Caller
@@ -14,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def operation(
-    router: Router, method: str, path: str, *, operation_id: str, response: Any = None, **more: Any
+    router: Router, method: str, path: str, *, operation_id: str, response: Any = NOT_SET, **more: Any
 ) -> Callable[[F], F]:
     """Mount a view as this operation. Raises KeyError at import when `api:<operation_id>` is not in the permission table."""
 

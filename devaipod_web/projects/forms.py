@@ -170,7 +170,6 @@ class PermissionsForm(SectionForm):
     permission_policy = forms.ChoiceField(
         label="When the agent wants to edit or run something",
         choices=PermissionPolicy.choices,
-        widget=forms.RadioSelect,
         help_text="It runs in a sandbox without network or credentials either way; what leaves is reviewed.",
     )
 

@@ -114,10 +114,16 @@ def _configured() -> bool:
 
 
 def _overlay_works(facts: Facts) -> bool:
-    with tempfile.TemporaryDirectory(
-        prefix="devaipod-storage-", dir=home.podman_dir(), ignore_cleanup_errors=True
-    ) as folder:
-        places = [f"--root={folder}/root", f"--runroot={folder}/run"]
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="storage-", dir=home.podman_dir(), ignore_cleanup_errors=True
+        ) as folder,
+        # podman refuses a runroot of more than 50 characters.
+        tempfile.TemporaryDirectory(
+            prefix="st", dir=home.runtime_dir(), ignore_cleanup_errors=True
+        ) as short,
+    ):
+        places = [f"--root={folder}", f"--runroot={short}"]
         try:
             quick(
                 [facts.podman, *places, "--storage-driver=overlay", "info"],

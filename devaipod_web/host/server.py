@@ -23,6 +23,9 @@ from devaipod_web.host.process import alive
 START_SECONDS = 60.0
 #: `serve` drains the supervisor and the event writer before it ends.
 STOP_SECONDS = 40.0
+#: Of a log this much is read for its last lines, and of a line this much shown.
+TAIL_BYTES = 256 * 1024
+LINE_CHARACTERS = 600
 #: Folders whose files a running server has read: newer ones mean that it runs old code.
 CODE = ("devaipod_web", "pods", "templates", "static")
 
@@ -48,12 +51,12 @@ def serving(folder: Path | None = None) -> Card | None:
 
 
 def answers(url: str, *, timeout: float = 2.0) -> bool:
-    """Whether a web server answers at an address with any page but an error of its own."""
+    """Whether the server at an address says that it is well."""
     parts = urlsplit(url)
     line = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
     try:
-        line.request("GET", "/sign-in/")
-        return line.getresponse().status < 500
+        line.request("GET", "/healthz")
+        return line.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
     finally:
@@ -126,11 +129,17 @@ def outdated(card: Card) -> bool:
 
 
 def tail(path: Path, *, lines: int = 20) -> str:
-    """The last lines of a log."""
+    """The last lines of a log, each cut to what a terminal can show of a structured record."""
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+            text = file.read().decode(errors="replace")
     except OSError:
         return "(no log)"
+    return "\n".join(
+        line if len(line) <= LINE_CHARACTERS else f"{line[:LINE_CHARACTERS]}…"
+        for line in text.splitlines()[-lines:]
+    )
 
 
 def _is_ours(pid: int) -> bool:

@@ -86,6 +86,16 @@ class FileEntry:
         return self.path.rpartition("/")[2]
 
     @property
+    def path_html(self) -> SafeString:
+        """The path, safe to show, with its special characters named."""
+        return to_html(self.path)
+
+    @property
+    def base_html(self) -> SafeString:
+        """The part after the last slash, safe to show."""
+        return to_html(self.base)
+
+    @property
     def kind(self) -> str:
         """What it is, when it is no plain file; the change of mode, when that changed."""
         old, new = _MODES.get(self.old_mode, ""), _MODES.get(self.new_mode, "")

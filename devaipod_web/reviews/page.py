@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from django.utils.safestring import SafeString
+
 from devaipod_web import home
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.forges.git import git
@@ -51,6 +53,11 @@ class Folder:
 
     name: str
     files: list[ListedFile]
+
+    @property
+    def html(self) -> SafeString:
+        """Its name, safe to show."""
+        return diff.to_html(self.name)
 
 
 @dataclass(frozen=True)

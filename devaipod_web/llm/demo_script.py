@@ -108,7 +108,7 @@ class Task:
     @classmethod
     def parse(cls, prompt: str) -> Task:
         """Take the directives out of a prompt."""
-        found = tuple((m.group(1), m.group(2)) for m in DIRECTIVE.finditer(prompt))
+        found = tuple((m.group(1), _unquoted(m.group(2))) for m in DIRECTIVE.finditer(prompt))
         return cls(DIRECTIVE.sub("", prompt).strip(), found)
 
     def has(self, name: str) -> bool:
@@ -133,6 +133,11 @@ class Task:
         """A file name's stem from the title's words."""
         words = [w for w in re.findall(r"[a-z0-9]+", self.title.lower()) if w not in WORDS_TO_SKIP]
         return "-".join(words[:MAX_SLUG_WORDS])[:40].strip("-") or "demo"
+
+
+def _unquoted(value: str) -> str:
+    """Without the closing quote of a prompt that the agent put into quotes (OpenCode's `run` does)."""
+    return value[:-1] if value.endswith('"') and value.count('"') % 2 else value
 
 
 @dataclass

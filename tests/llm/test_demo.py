@@ -253,6 +253,13 @@ def test_directives_steer_it(workspace):
     assert "demo:" not in (workspace / "notes" / "try.md").read_text()
 
 
+def test_a_prompt_in_quotes_steers_it_too(workspace):
+    player = Agent(OPENCODE, workspace)
+    player.prompt('"Try it\ndemo: no-push\ndemo: output 3"')
+    assert "line 3 of the demo" in json.dumps(player.messages)
+    assert pushed(workspace) == []
+
+
 def test_it_changes_nothing_when_asked_to(workspace):
     assert "changed nothing" in Agent(OPENCODE, workspace).prompt("Look\ndemo: no-edit")
     status = subprocess.run(

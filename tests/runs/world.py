@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from devaipod_web import db, home, serve
 from devaipod_web.host import facts, podman_config, podman_service
 from devaipod_web.runs.models import Run, RunPod
+from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.supervisor.loop import Supervisor
 from pods.podman import PodmanBackend
 from pods.spec import LABEL_INSTALLATION
@@ -50,14 +52,17 @@ def scripted_image() -> str:
     """An agent image whose `opencode` is the scripted agent of the tests; built once for each version of it."""
     text = SCRIPTED.read_bytes()
     base = podman("images", "-q", AGENT_IMAGE)
-    name = (
-        f"localhost/devaipod-test-scripted:{hashlib.sha256(text + base.encode()).hexdigest()[:12]}"
-    )
+    mark = hashlib.sha256(b"executable" + text + base.encode()).hexdigest()[:12]
+    name = f"localhost/devaipod-test-scripted:{mark}"
     if podman("images", "-q", name):
         return name
     made = podman("create", AGENT_IMAGE)
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "opencode"
+        program.write_bytes(text)
+        program.chmod(0o755)
+        podman("cp", str(program), f"{made}:/usr/local/bin/opencode")
     try:
-        podman("cp", str(SCRIPTED), f"{made}:/usr/local/bin/opencode")
         podman("commit", "-q", made, name)
     finally:
         podman("rm", "-f", made)
@@ -94,11 +99,21 @@ class World:
         """Wait until the run is in one of these states."""
         wanted = {states} if isinstance(states, str) else states
         return await self.wait(
-            run, lambda now: now.state in wanted, seconds, f"to be {' or '.join(wanted)}"
+            run,
+            lambda now: now.state in wanted,
+            seconds,
+            f"to be {' or '.join(wanted)}",
+            state_matters=True,
         )
 
     async def wait(
-        self, run: Run, condition: Callable[[Run], Any], seconds: float, what: str
+        self,
+        run: Run,
+        condition: Callable[[Run], Any],
+        seconds: float,
+        what: str,
+        *,
+        state_matters: bool = False,
     ) -> Run:
         """Wait for a condition on the run; the failure tells its last events."""
         deadline = time.monotonic() + seconds
@@ -106,6 +121,8 @@ class World:
             now = await self.run(run.key)
             if await db.read(condition, now):
                 return now
+            if now.state in ENDED and state_matters:
+                break
             await asyncio.sleep(0.05)
         now = await self.run(run.key)
         raise AssertionError(

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
+from django.utils import timezone
 
 from devaipod_web import db, home
 from devaipod_web.forges import staging
@@ -182,6 +183,7 @@ class Starter:
                 seconds=(ready - since).total_seconds() if since else 0.0,
             )
         await db.write(records.begin_step, view.run.pk, "agent")
+        begun = time.monotonic()
         await self.backend.start(pod.name, AGENT)
         await db.write(
             records.finish_step,
@@ -189,8 +191,8 @@ class Starter:
             pod.pk,
             "start",
             text="Started the agent's container",
-            seconds=(view.now - ready).total_seconds(),
-            agent_started_at=view.now,
+            seconds=time.monotonic() - begun,
+            agent_started_at=timezone.now(),
         )
 
     def late(self, view: View, pod: RunPod) -> StepFailed | None:

@@ -1,0 +1,112 @@
+"""What the pages Now and Runs and the frame count and list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+from django.utils import timezone
+
+from devaipod_web.llm.models import LlmCall
+from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
+from devaipod_web.runs import queries
+from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
+from devaipod_web.runs.states import State
+
+#: Rows of each kind that the page Now shows.
+SHOWN = 30
+
+
+def waiting_counts() -> tuple[int, int]:
+    """How many permission requests and reviews wait for a person: (all that needs one, reviews)."""
+    questions = PermissionRequest.objects.filter(state=PermissionState.OPEN).count()
+    reviews = Review.objects.filter(state=ReviewState.OPEN).count()
+    return questions, reviews
+
+
+@dataclass(frozen=True)
+class Now:
+    """The page Now. Costs are USD."""
+
+    permissions: list[PermissionRequest]
+    reviews: list[Review]
+    failed: list[Run]
+    waiting: list[Run]
+    runs: list[Run]
+    places: dict[int, int]
+    running: int
+    queued: int
+    open_reviews: int
+    spent_today: Decimal
+    promoted_this_week: int
+    any_project: bool
+
+    @property
+    def needs(self) -> int:
+        """How many things need a person."""
+        return len(self.permissions) + len(self.waiting) + self.open_reviews + len(self.failed)
+
+
+def now() -> Now:
+    """Everything that the page Now shows."""
+    from devaipod_web.projects.models import Project
+
+    moment = timezone.now()
+    runs = list(queries.in_progress()[:100])
+    counts = Run.objects.aggregate(
+        running=Count(
+            "pk",
+            filter=Q(state__in=[State.PREPARING, State.STARTING, State.RUNNING, State.WAITING, State.PAUSED]),
+        ),
+        queued=Count("pk", filter=Q(state=State.QUEUED)),
+    )  # fmt: skip
+    permissions = list(queries.open_permissions()[:SHOWN])
+    asking = {request.run_id for request in permissions}
+    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    reviews = (
+        Review.objects.filter(state=ReviewState.OPEN)
+        .select_related("run__project", "run__owner")
+        .order_by("opened_at")
+    )
+    queue = sorted(
+        (run for run in runs if run.state == State.QUEUED), key=lambda run: (run.queued_at or moment, run.pk)
+    )  # fmt: skip
+    return Now(
+        permissions=permissions,
+        reviews=list(reviews[:SHOWN]),
+        failed=list(queries.failed_lately()[:SHOWN]),
+        waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],
+        runs=runs,
+        places={run.pk: place for place, run in enumerate(queue, 1)},
+        running=counts["running"],
+        queued=counts["queued"],
+        open_reviews=reviews.count(),
+        spent_today=LlmCall.objects.filter(at__gte=day).aggregate(all=Sum("cost"))["all"]
+        or Decimal(0),
+        promoted_this_week=Promotion.objects.filter(
+            state=PromotionState.DONE, started_at__gte=moment - timedelta(days=7)
+        ).count(),
+        any_project=bool(runs) or Project.objects.filter(archived_at=None).exists(),
+    )
+
+
+def search(text: str, *, limit: int = 8) -> dict[str, list[Any]]:
+    """Runs, projects and reviews that hold the text, a few of each."""
+    from devaipod_web.projects.models import Project
+
+    if not text.strip():
+        return {"runs": [], "projects": [], "reviews": []}
+    reviews = Review.objects.select_related("run__project").filter(
+        Q(run__title__icontains=text) | Q(key__startswith=text) | Q(head__startswith=text.lower())
+    )
+    projects = Project.objects.filter(
+        Q(name__icontains=text) | Q(slug__icontains=text) | Q(upstream_url__icontains=text)
+    )
+    return {
+        "runs": list(queries.list_runs(text=text)[:limit]),
+        "projects": list(projects[:limit]),
+        "reviews": list(reviews.order_by("-updated_at")[:limit]),
+    }

@@ -36,7 +36,7 @@ from devaipod_web.llm import demo_tools
 from devaipod_web.llm.demo_tools import Tool
 
 LABEL = "scripted demo, no AI"
-DIRECTIVE = re.compile(r"^\s*demo:\s*([a-z-]+)\s*(.*?)\s*$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^[ \t]*demo:[ \t]*([a-z-]+)[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 #: How agents tell the model that a person (or their policy) said no.
 _NO = r"(?:reject|refus|den(?:y|ie)|declin|cancel)\w*"
 _WHO = r"(?:user|person|operator|policy|permission)"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -19,7 +20,7 @@ def signed_in(client: Client) -> bool:
     return client.get("/account/").status_code == 200
 
 
-def sign_in(client: Client, name: str, password: str = PASSWORD, **more: str):
+def sign_in(client: Client, name: str, password: str = PASSWORD, **more: str) -> Any:
     return client.post("/sign-in/", {"username": name, "password": password, **more})
 
 
@@ -29,7 +30,7 @@ def as_(user: User) -> Client:
     return client
 
 
-def text_of(response) -> str:
+def text_of(response: Any) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", response.content.decode()))
 
 
@@ -49,7 +50,7 @@ def test_the_session_is_a_new_one_after_signing_in(operator):
     session = client.session
     session["planted"] = True
     session.save()
-    client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
+    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
     before = session.session_key
     sign_in(client, "alice")
     assert client.cookies[settings.SESSION_COOKIE_NAME].value != before

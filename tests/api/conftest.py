@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.http import HttpResponse
 from django.test import Client
 
 from devaipod_web.accounts import tokens
@@ -55,7 +54,7 @@ def streamed(response: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in async_to_sync(collect)().splitlines() if line.strip()]
 
 
-def problem(response: HttpResponse, status: int, code: str) -> dict[str, Any]:
+def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     """Assert that the answer is this problem document, and return it."""
     assert response.status_code == status, response.content
     assert response.headers["Content-Type"] == "application/problem+json"

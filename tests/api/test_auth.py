@@ -24,7 +24,9 @@ def operations() -> list[tuple[str, str, str]]:
         for path, view in router.path_operations.items():
             for one in view.operations:
                 full = (prefix + path).replace("{key}", "nothing000").replace("{slug}", "nothing")
-                found.append((one.operation_id, one.methods[0], full.replace("{name}", "nothing")))
+                found.append(
+                    (str(one.operation_id), one.methods[0], full.replace("{name}", "nothing"))
+                )
     return found
 
 

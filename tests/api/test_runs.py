@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.utils import timezone
 
@@ -115,7 +117,7 @@ def test_of_two_answers_to_a_permission_request_the_first_counts(call, operator,
         request_id="r1",
         title="Run ls",
         asked_at=now,
-        expires_at=now + timezone.timedelta(minutes=5),
+        expires_at=now + timedelta(minutes=5),
         options=[
             {"id": "once", "name": "Allow", "kind": "allow_once"},
             {"id": "no", "name": "Refuse", "kind": "reject_once"},

@@ -51,6 +51,6 @@ def devaipod(*words: str, env: dict[str, str], stdin: str = "") -> subprocess.Co
 
 
 @pytest.fixture
-def alice(environment, operator) -> Command:
+def alice(environment: Callable[[User], dict[str, str]], operator: User) -> Command:
     env = environment(operator)
     return lambda *words, stdin="": devaipod(*words, env=env, stdin=stdin)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -121,7 +122,7 @@ def test_show_says_what_the_agent_asks_and_answer_answers(alice, run):
         request_id="r1",
         title="Run make",
         asked_at=now,
-        expires_at=now + timezone.timedelta(minutes=5),
+        expires_at=now + timedelta(minutes=5),
         options=[{"id": "once", "name": "Allow", "kind": "allow_once"}],
     )
     words = next(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -140,7 +141,7 @@ def test_a_list_says_what_each_project_is_doing_in_one_query(
             cost=Decimal(cost),
         )
     with django_assert_num_queries(1):
-        (row,) = queries.projects()
+        row: Any = queries.projects().get()
         assert (row.run_count, row.active_runs, row.open_reviews) == (1, 1, 0)
         assert (row.last_run_key, row.last_run_state) == (run.key, "queued")
         assert row.spend == Decimal("0.75")

@@ -327,6 +327,10 @@ def test_of_two_reviewers_at_once_one_promotes_and_the_other_is_told(
         ("Fix: Größe & ../../main", "-fix-groe-main"),
         ("日本語", ""),
         ("x" * 200, "-" + "x" * 40),
+        (
+            "Retry webhook deliveries with back-off and more",
+            "-retry-webhook-deliveries-with-back-off",
+        ),
         ("--force", "-force"),
     ],
 )

@@ -44,7 +44,10 @@ def production_url(project: Project) -> str:
 def default_branch(run: Run) -> str:
     """The branch that a promotion makes: the project's prefix, the run's key and its title's words."""
     plain = unicodedata.normalize("NFKD", run.title).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_LENGTH].strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    if len(slug) > _SLUG_LENGTH:
+        # Cut between words, unless the first is longer than all that there is room for.
+        slug = slug[: _SLUG_LENGTH + 1].rpartition("-")[0] or slug[:_SLUG_LENGTH]
     return f"{run.project.production_prefix}{run.key}" + (f"-{slug}" if slug else "")
 
 

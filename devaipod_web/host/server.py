@@ -91,6 +91,7 @@ def start(images: Images, *, arguments: tuple[str, ...] = ()) -> Card:
                 f"The server ended at once with status {child.returncode}. Its last lines ({log}):\n{tail(log)}"
             )
         time.sleep(0.1)
+    child.terminate()
     raise ServiceFailed(
         f"The server did not answer within {START_SECONDS:g} s. Its last lines ({log}):\n{tail(log)}"
     )

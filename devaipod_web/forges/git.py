@@ -107,15 +107,21 @@ def git(
     if repository is not None:
         extra["GIT_DIR"] = str(repository)
     name = what or (repository.name if repository is not None else "the repository")
-    process = subprocess.Popen(
-        ["git", *args],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env=environment(config, extra),
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            ["git", *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=environment(config, extra),
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise GitFailed(
+            "The program `git` is not installed on this host.",
+            next_step="Install it (`apt install git` or `dnf install git`); `devaipod doctor` checks for it.",
+        ) from error
     if file_bytes:
         # Git has no limit of its own for what a fetch writes; the pack is one file, and its writer starts after the talk.
         with suppress(ProcessLookupError):

@@ -44,10 +44,12 @@ def gateway_address() -> tuple[str, str]:
     return f"{os.environ.get('DEVAIPOD_SOCKET_DIR', SOCKET_DIR)}/gateway.sock", "http://gateway"
 
 
-def connector() -> aiohttp.BaseConnector:
-    """A connector to the gateway."""
+def connector(*, keep: bool = True) -> aiohttp.BaseConnector:
+    """A connector to the gateway; without `keep` each request has a connection of its own."""
     socket, _ = gateway_address()
-    return aiohttp.UnixConnector(socket, limit=0) if socket else aiohttp.TCPConnector(limit=0)
+    if socket:
+        return aiohttp.UnixConnector(socket, limit=0, force_close=not keep)
+    return aiohttp.TCPConnector(limit=0, force_close=not keep)
 
 
 class Link:

@@ -23,6 +23,9 @@ MAX_BYTES = 64 * 1024 * 1024
 SEGMENT_BYTES = 4 * 1024 * 1024
 #: One event's line at most; the caller cuts payloads well below.
 MAX_LINE = 4 * 1024 * 1024
+#: Not acknowledged events above which `put` waits: each costs memory for its place.
+MAX_EVENTS = 50_000
+SYNC_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Outbox:
         self._news: asyncio.Event = asyncio.Event()
         self._room: asyncio.Event = asyncio.Event()
         self._room.set()
-        self._order = asyncio.Lock()
+        self._dirty = False
         folder.mkdir(parents=True, exist_ok=True)
         self._recover()
 
@@ -77,25 +80,26 @@ class Outbox:
         self, kind: str, payload: dict[str, Any], *, raw: Any = None, urgent: bool = False
     ) -> int:
         """Number and store an event and return its number; waits while the outbox is full, unless `urgent`."""
-        async with self._order:
-            if not urgent:
-                await self._room.wait()
-            event: Event = {
-                "source_seq": self.last_seq + 1,
-                "kind": str(kind),
-                "v": 1,
-                "at": datetime.now(UTC).isoformat(),
-                "payload": payload,
-            }
-            if raw is not None:
-                event["raw"] = raw
-            line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
-            if len(line) > MAX_LINE:
-                event["payload"] = {"truncated": True, "bytes": len(line)}
-                event.pop("raw", None)
-                line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
-            self._append(line)
-            return self.last_seq
+        # No lock: what is urgent must not queue behind those who wait for room, or the one who takes
+        # acknowledgements would wait for himself.
+        while not urgent and not self._room.is_set():
+            await self._room.wait()
+        event: Event = {
+            "source_seq": self.last_seq + 1,
+            "kind": str(kind),
+            "v": 1,
+            "at": datetime.now(UTC).isoformat(),
+            "payload": payload,
+        }
+        if raw is not None:
+            event["raw"] = raw
+        line = _line(event)
+        if len(line) > MAX_LINE:
+            event["payload"] = {"truncated": True, "bytes": len(line)}
+            event.pop("raw", None)
+            line = _line(event)
+        self._append(line)
+        return self.last_seq
 
     def _append(self, line: bytes) -> None:
         if self._size >= SEGMENT_BYTES:
@@ -109,6 +113,7 @@ class Outbox:
         self._places.append(_Place(self.last_seq, self._path, self._size, len(line)))
         self._size += len(line)
         self.waiting_bytes += len(line)
+        self._dirty = True
         self._measure()
         self._news.set()
 
@@ -158,7 +163,7 @@ class Outbox:
         self._measure()
 
     def _measure(self) -> None:
-        if self.waiting_bytes >= self.max_bytes:
+        if self.waiting_bytes >= self.max_bytes or len(self._places) >= MAX_EVENTS:
             self._room.clear()
         else:
             self._room.set()
@@ -177,6 +182,19 @@ class Outbox:
             await asyncio.sleep(0.02)
         return not self._places
 
+    async def keep_synced(self) -> None:
+        """Have the disk hold what was written, once a second: a crash of the host loses no more than that."""
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            if not self._dirty or self._file is None:
+                continue
+            self._dirty = False
+            descriptor = os.dup(self._file.fileno())
+            try:
+                await asyncio.to_thread(os.fdatasync, descriptor)
+            finally:
+                os.close(descriptor)
+
     def _close_file(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -185,3 +203,7 @@ class Outbox:
     def close(self) -> None:
         """Close the file; what is in it stays."""
         self._close_file()
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"

@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import aiohttp
@@ -54,6 +55,8 @@ SECRET_PARAMETERS = frozenset({"key", "api_key", "access_token"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
 CHUNK_BYTES = 64 * 1024
 MAX_CONNECTIONS = 64
+#: Descriptors are few in a pod, and the way to the gateway needs one at every reconnect.
+MAX_OPEN = 256
 #: How long a request waits for a gateway that is being restarted.
 RETRY_SECONDS = 30
 CONNECT_SECONDS = 5
@@ -87,12 +90,24 @@ class Proxy:
     async def start(self) -> None:
         """Listen."""
         self._session = aiohttp.ClientSession(
-            connector=connector(),
+            # A connection a request: one that was kept is dead after a restart of the gateway, and a body can't be sent twice.
+            connector=connector(keep=False),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         )
         self._runner = web.ServerRunner(
-            web.Server(self.handle, access_log=None, handler_cancellation=True)
+            _BoundedServer(
+                self.handle,
+                access_log=None,
+                handler_cancellation=True,
+                # Bodies pass as they are: git compresses its requests and says so in a header that we forward.
+                auto_decompress=False,
+                keepalive_timeout=15.0,
+            ),
+            handle_signals=False,
+            shutdown_timeout=1.0,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=128)
@@ -107,14 +122,16 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Forward one request, or say why not."""
-        # `_message.path` is the request target as it was sent: aiohttp's `path` is decoded.
-        target = allowed_path(request._message.path)
+        # The request target as it was sent: aiohttp's `path` is decoded.
+        target = allowed_path(request.raw_path)
         if request.method not in METHODS or target is None:
             return _problem(404, "Only /llm/, /mcp/ and /git/ are here, spelled plainly.")
         if "upgrade" in request.headers:
             return _problem(400, "No protocol upgrade passes this proxy.")
         if self._places.locked():
             return _problem(429, f"More than {MAX_CONNECTIONS} requests at once.")
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         async with self._places:
             return await self._forward(request, target)
 
@@ -176,8 +193,8 @@ class Proxy:
                 response.headers.add(name, value)
         if answer.content_length is not None:
             response.content_length = answer.content_length
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
         except aiohttp.ClientError:
@@ -187,6 +204,22 @@ class Proxy:
             return response
         await response.write_eof()
         return response
+
+
+class _BoundedServer(web.Server):
+    """Takes no more than MAX_OPEN connections at once, idle ones among them."""
+
+    def __call__(self) -> Any:
+        return _Full() if len(self.connections) >= MAX_OPEN else super().__call__()
+
+
+class _Full(asyncio.Protocol):
+    """Says no and hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        transport.close()
 
 
 class _NotSent(Exception):

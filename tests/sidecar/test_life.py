@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from tests.e2e.installation import git
+from tests.sidecar.rig import BRANCH, RUN, Rig, until
+
+
+async def test_a_turn_from_the_clone_to_the_push(rig: Rig):
+    await rig.start()
+    staged = await rig.prompt("hello there\nwrite notes.md kept\ncommit Add notes")
+    kinds = [event["kind"] for event in rig.gateway.events]
+    for kind in (
+        "workspace.ready",
+        "agent.initialized",
+        "session.started",
+        "turn.started",
+        "command.applied",
+    ):
+        assert kind in kinds
+    assert [event["source_seq"] for event in rig.gateway.events] == list(range(1, len(kinds) + 1))
+    assert rig.gateway.of("message")[0]["text"] == "hello there\n"
+    assert rig.gateway.of("tool_call")[0]["content"][0]["newText"] == "kept\n"
+    assert rig.gateway.of("turn.ended") == [
+        {
+            "turn": 1,
+            "stop_reason": "end_turn",
+            "seconds": rig.gateway.of("turn.ended")[0]["seconds"],
+        }
+    ]
+    assert staged["pushed"] is True
+    assert staged["commits"] == 1
+    assert staged["snapshot"] is False
+    assert rig.pushed("notes.md") == "kept"
+
+
+async def test_work_that_nobody_committed_is_staged_as_a_snapshot(rig: Rig):
+    await rig.start()
+    staged = await rig.prompt("write a/b.txt left behind")
+    assert staged["snapshot"] is True
+    assert rig.pushed("a/b.txt") == "left behind"
+    assert "snapshot" in git("log", "-1", "--format=%s", BRANCH, cwd=rig.repository)
+    assert git("log", "-1", "--format=%an", BRANCH, cwd=rig.repository) == "devaipod agent"
+
+
+async def test_a_turn_without_a_change_pushes_nothing(rig: Rig):
+    await rig.start()
+    staged = await rig.prompt("only words")
+    assert staged["pushed"] is False
+    assert staged["head"] == rig.base
+    assert BRANCH not in git("branch", "--list", "agent/*", cwd=rig.repository)
+
+
+async def test_the_agent_may_push_by_itself_and_a_second_turn_goes_on(rig: Rig):
+    await rig.start()
+    await rig.prompt("write one.txt 1\ncommit One\npush")
+    staged = await rig.prompt("write two.txt 2\ncommit Two", turn=2)
+    assert staged["commits"] == 2
+    assert set(rig.pushed().splitlines()) >= {"one.txt", "two.txt"}
+
+
+async def test_rewritten_work_is_staged_and_the_earlier_head_is_kept(rig: Rig):
+    await rig.start()
+    first = (await rig.prompt("write one.txt 1\ncommit One"))["head"]
+    git("reset", "-q", "--hard", rig.base, cwd=rig.workspace)
+    second = (await rig.prompt("write two.txt 2\ncommit Two", turn=2))["head"]
+    heads = git(
+        "for-each-ref", "--format=%(objectname)", f"refs/heads/agent/{RUN}/", cwd=rig.repository
+    )
+    assert {first, second} <= set(heads.splitlines())
+    assert git("rev-parse", BRANCH, cwd=rig.repository) == second
+
+
+async def test_a_question_waits_for_its_answer(rig: Rig):
+    await rig.start()
+    await rig.gateway.command("prompt", turn=1, text="ask rm -rf build")
+    question = await rig.gateway.wait("permission.requested")
+    assert question["tool_call"]["title"] == "rm -rf build"
+    assert [option["kind"] for option in question["options"]] == [
+        "allow_once",
+        "allow_always",
+        "reject_once",
+    ]
+    await asyncio.sleep(0.3)
+    assert not rig.gateway.of("turn.ended")
+    await rig.gateway.command(
+        "permission", request_id=question["request_id"], outcome="selected", option_id="once"
+    )
+    await rig.gateway.wait("turn.ended")
+    assert rig.gateway.of("permission.resolved")[0]["option_id"] == "once"
+    assert "answer: once" in "".join(m["text"] for m in rig.gateway.of("message"))
+    second = await rig.gateway.command(
+        "permission", request_id=question["request_id"], outcome="selected", option_id="no"
+    )
+    refused = await rig.gateway.wait("command.refused", command=second["id"])
+    assert "no such question any more" in refused["reason"]
+
+
+async def test_a_cancel_ends_the_turn_and_its_question(rig: Rig):
+    await rig.start()
+    await rig.gateway.command("prompt", turn=1, text="ask something\nwrite after.txt yes")
+    await rig.gateway.wait("permission.requested")
+    await rig.gateway.command("cancel")
+    ended = await rig.gateway.wait("turn.ended")
+    assert ended["stop_reason"] == "cancelled"
+    assert rig.gateway.of("permission.resolved")[0]["outcome"] == "cancelled"
+
+
+async def test_stop_stages_the_work_and_exits_with_zero(rig: Rig):
+    await rig.start()
+    await rig.gateway.command("prompt", turn=1, text="write half.txt half\nask go on?")
+    await rig.gateway.wait("permission.requested")
+    stop = await rig.gateway.command("stop", reason="enough")
+    assert rig.sidecar is not None
+    assert await asyncio.wait_for(rig.sidecar.wait(), 30) == 0
+    assert rig.pushed("half.txt") == "half"
+    assert {"command": stop["id"]} in rig.gateway.of("command.applied")
+
+
+async def test_sigterm_stages_the_work_too(rig: Rig):
+    await rig.start()
+    await rig.gateway.command("prompt", turn=1, text="write half.txt half\nask go on?")
+    await rig.gateway.wait("permission.requested")
+    assert rig.sidecar is not None
+    rig.sidecar.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(rig.sidecar.wait(), 15) == 0
+    assert rig.pushed("half.txt") == "half"
+
+
+async def test_an_agent_that_dies_in_its_turn_leaves_its_work(rig: Rig):
+    await rig.start()
+    await rig.gateway.command("prompt", turn=1, text="write half.txt half\ndie 7")
+    await rig.gateway.wait("agent.exited")
+    assert rig.pushed("half.txt") == "half"
+    assert not rig.gateway.of("turn.ended")
+
+
+async def test_a_second_attempt_loads_the_session_and_keeps_the_workspace(rig: Rig):
+    await rig.start()
+    await rig.prompt("write one.txt 1")
+    session = rig.gateway.of("session.started")[0]["session_id"]
+    await rig.stop()
+    rig.gateway.events.clear()
+    (rig.folder / "token" / "control").write_text("control-token\n")
+    (rig.workspace / "loose.txt").write_text("not staged yet\n")
+    rig.gateway.config |= {"resume": True, "session_id": session, "attempt": 2}
+    # A new attempt has a pod, and so an outbox, of its own.
+    for path in (rig.folder / "state" / "outbox").iterdir():
+        path.rename(path.with_name("earlier"))
+    await rig.start()
+    assert rig.gateway.of("workspace.ready")[0]["resumed"] is True
+    assert rig.gateway.of("session.started")[0] == {
+        "session_id": session,
+        "how": "loaded",
+        "context_lost": False,
+    }
+    rig.gateway.commands.clear()
+    rig.gateway.commands.extend([{"number": 0, "id": "x"}] * 1)
+    await rig.prompt("write two.txt 2", turn=2)
+    assert set(rig.pushed().splitlines()) >= {"one.txt", "two.txt", "loose.txt"}
+
+
+async def test_a_clone_that_fails_says_so_in_gits_words(rig: Rig):
+    rig.gateway.config["base"] = "0" * 40
+    await rig.gateway.start()
+    await rig.start_sidecar()
+    failed = await rig.gateway.wait("workspace.failed")
+    assert "clone" in failed["message"]
+    assert "0000000" in failed["output"]
+    assert rig.sidecar is not None
+    assert await asyncio.wait_for(rig.sidecar.wait(), 15) == 3
+
+
+async def test_an_agent_of_another_protocol_is_named(rig: Rig):
+    await rig.gateway.start()
+    await rig.start_sidecar()
+    await rig.gateway.wait("workspace.ready")
+    await rig.start_agent(
+        """python3 -c 'import json,sys
+m = json.loads(sys.stdin.readline())
+print(json.dumps({"jsonrpc": "2.0", "id": m["id"], "result": {"protocolVersion": 99}}), flush=True)
+sys.stdin.read()'"""
+    )
+    refused = await rig.gateway.wait("agent.refused")
+    assert refused["stage"] == "initialize"
+    assert "version 99" in refused["message"]
+
+
+async def test_the_model_is_reached_through_the_proxy_with_the_runs_token(rig: Rig):
+    await rig.start()
+    await rig.prompt("call")
+    assert '{"bytes":' in "".join(m["text"] for m in rig.gateway.of("message"))
+    sent = [r for r in rig.gateway.requests if "/llm/" in r[1]]
+    assert sent[0][1] == "/llm/v1/chat/completions"
+    assert sent[0][2]["Authorization"] == "Bearer data-token"
+
+
+async def test_something_else_where_a_fifo_should_be_is_refused(rig: Rig):
+    (rig.folder / "stdio" / "out").symlink_to("/etc/passwd")
+    await rig.gateway.start()
+    await rig.start_sidecar()
+    assert rig.sidecar is not None
+    code = await asyncio.wait_for(rig.sidecar.wait(), 20)
+    assert code != 0
+    await until(
+        lambda: "cannot be opened as a FIFO" in rig.log() or rig.gateway.of("agent.refused"),
+        5,
+        "the refusal",
+    )

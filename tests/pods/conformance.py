@@ -381,7 +381,8 @@ class StreamTests:
             ) as lines,
         ):
             async for line in lines:
-                late.append(time.time() - float(line.text))
+                if line.text:  # an unbuffered print writes the newline by itself
+                    late.append(time.time() - float(line.text))
         assert len(late) == 40
         assert sorted(late[5:])[len(late[5:]) // 2] < 0.05
 
@@ -402,7 +403,6 @@ class StreamTests:
         )
         await kit.up(spec)
         lines = await asyncio.wait_for(kit.said(spec, follow=True), 40)
-        expected = 0
         if not any(line.gap for line in lines):
             assert [int(text.split()[0]) for text in whole(lines)] == list(range(60_000))
         assert whole(lines)[-1].startswith(b"59999 ")

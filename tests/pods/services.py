@@ -65,6 +65,8 @@ def rootless(folder: Path) -> Iterator[Path]:
         "USER": user.pw_name,
         "LANG": "C.UTF-8",
         "XDG_RUNTIME_DIR": str(runtime),
+        # Left alone podman takes vfs here, which copies the whole image for each container.
+        "STORAGE_DRIVER": "overlay",
         **_conf(folder, uid=user.pw_uid),
     }
     argv = [

@@ -231,6 +231,19 @@ async def test_a_push_that_is_too_large_is_refused_with_a_sentence(
     assert "pack exceeds maximum allowed size" in said
 
 
+async def test_a_push_of_several_megabytes_passes_in_pieces(gateway, pod, staged, tmp_path):
+    """Above http.postBuffer (1 MB) git sends the pack in chunks, without a Content-Length."""
+    workspace = await clone(gateway, pod, tmp_path)
+    head = commit(workspace, "large.bin", os.urandom(6 * 1024 * 1024))
+    code, said = await push(gateway, pod, workspace, f"HEAD:refs/heads/{staged.branch}")
+    assert code == 0, said
+    folder = tmp_path / "again"
+    folder.mkdir()
+    again = await clone(gateway, pod, folder)
+    local(again, "cat-file", "-e", f"origin/{staged.branch}")
+    assert local(again, "rev-parse", f"origin/{staged.branch}") == head
+
+
 async def test_a_tree_that_would_write_into_git_itself_is_refused(gateway, pod, staged, tmp_path):
     workspace = await clone(gateway, pod, tmp_path)
     blob = local(workspace, "hash-object", "-w", "--stdin", data=b"[core]\nfsmonitor=evil\n")

@@ -18,8 +18,23 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+#: A manager with a session; prints the cookie's header.
+SIGN_IN = """
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from devaipod_web.accounts.models import User
+user = User.objects.create_superuser("mona")
+store = import_module(settings.SESSION_ENGINE).SessionStore()
+store[SESSION_KEY] = str(user.pk)
+store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+store.save()
+print(f"{settings.SESSION_COOKIE_NAME}={store.session_key}")
+"""
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -46,6 +61,17 @@ class Own:
             check=True,
             capture_output=True,
         )
+
+    def shell(self, code: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "manage.py", "shell", "-v0", "-c", code],
+            cwd=ROOT,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip().splitlines()[-1]
 
     def serve(self, *words: str) -> subprocess.Popen[str]:
         server = subprocess.Popen(
@@ -134,6 +160,26 @@ def test_it_serves_web_and_gateway_and_neither_serves_a_route_of_the_other(own):
 
     assert b"401" in asyncio.run(ask("/llm/v1/models"))
     assert b"404" in asyncio.run(ask("/sign-in/"))
+
+
+@pytest.mark.slow
+def test_a_page_of_another_origin_opens_no_socket(own):
+    card = own.up("--port", str(free_port()))
+
+    cookie = own.shell(SIGN_IN)
+
+    async def dial(origin: str) -> str:
+        headers = {"Origin": origin, "Cookie": cookie}
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.ws_connect(card["url"] + "/ws/wakes/", headers=headers):
+                    return "open"
+            except aiohttp.WSServerHandshakeError as error:
+                return str(error.status)
+
+    assert asyncio.run(dial(card["url"])) == "open"
+    assert asyncio.run(dial("http://evil.example")) == "403"
+    assert asyncio.run(dial("http://127.0.0.1:1")) == "403"
 
 
 @pytest.mark.slow

@@ -50,24 +50,52 @@ class Installation:
 
     def devaipod(self, *words: str, timeout: float = 120, check: bool = True) -> str:
         """Run the CLI in this installation and return its standard output."""
+        return self.module("devaipod_web.cli.main", *words, timeout=timeout, check=check)
+
+    def module(self, *words: str, timeout: float = 120, check: bool = True) -> str:
+        """Run one of our modules in this installation's environment and return its standard output."""
+        return self._call(["-m", *words], timeout=timeout, check=check)
+
+    def python(self, program: str) -> str:
+        """Run a few lines of Python in this installation's environment and return what they print."""
+        return self._call(["-c", program], timeout=120, check=True)
+
+    def podman(self, *words: str) -> str:
+        """Run podman's own command with this installation's containers.conf and return what it prints."""
+        conf = self.home / "podman" / "containers.conf"
         done = subprocess.run(
-            [sys.executable, "-m", "devaipod_web.cli", *words],
+            ["podman", *words],
+            env={**self.environment, **({"CONTAINERS_CONF": str(conf)} if conf.exists() else {})},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr}"
+        return done.stdout.strip()
+
+    def _call(self, words: list[str], *, timeout: float, check: bool) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
             env=self.environment,
             cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=timeout,
+            stdin=subprocess.DEVNULL,
         )
         if check and done.returncode:
             raise AssertionError(
-                f"devaipod {' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+                f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
             )
         return done.stdout
 
     def setup(self) -> None:
-        """Migrate, make the first user and their token, and have podman's service listen."""
+        """Have podman's service listen, migrate, make the first user and their token. The images are there already."""
+        self.python(
+            "from devaipod_web.host import facts, podman_config, podman_service as service\n"
+            "podman_config.write(facts.look()); service.ensure()"
+        )
         self.devaipod("setup")
-        self.devaipod("podman", "start")
 
     def start(self) -> None:
         """Start `devaipod serve` and wait until it answers."""
@@ -75,7 +103,7 @@ class Installation:
         log = (self.home / "log").resolve()
         log.mkdir(parents=True, exist_ok=True)
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "devaipod_web.cli", "serve", "--port", str(self.port)],
+            [sys.executable, "-m", "devaipod_web.cli.main", "serve", "--port", str(self.port)],
             env=self.environment,
             cwd=ROOT,
             stdout=(log / "serve.log").open("ab"),
@@ -125,7 +153,7 @@ class Installation:
         try:
             self.stop()
         finally:
-            self.devaipod("teardown", "--yes", check=False)
+            self.module("devaipod_web.host", "clean", check=False)
             shutil.rmtree(self.home, ignore_errors=True)
 
     @property
@@ -197,15 +225,9 @@ class Installation:
                 return found
             if found["state"] in ENDED:
                 break
-            time.sleep(0.15)
-        said = [
-            f"  {e['seq']} {e['kind']} {json.dumps(e['payload'])[:300]}"
-            for e in self.events(key)[-25:]
-        ]
+            time.sleep(0.3)
         raise AssertionError(
-            f"run {key} is {found.get('state')!r} ({found.get('reason')!r}), not {' or '.join(states)}; its last events:\n"
-            + "\n".join(said)
-            + f"\nthe server's log ends:\n{self.server_log()[-3000:]}"
+            f"run {key} is not {' or '.join(states)}:\n{self.story(key)}\nthe server's log ends:\n{self.server_log()[-2000:]}"
         )
 
     def wait_for_event(
@@ -223,10 +245,25 @@ class Installation:
                 None,
             )
 
-        event: dict[str, Any] = self.wait(
-            found, seconds, f"event {kind} {payload or ''} of run {key}"
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            event = found()
+            if event is not None:
+                return event
+            time.sleep(0.3)
+        raise AssertionError(
+            f"run {key} had no {kind} {payload or ''} within {seconds:.0f} s:\n{self.story(key)}"
         )
-        return event
+
+    def story(self, key: str) -> str:
+        """The end of what a run tells, for a failure's message."""
+        run = self.run(key)
+        said = [
+            f"  {e['at']} {e['seq']} {e['kind']} {json.dumps(e['payload'])[:300]}"
+            for e in self.events(key)[-25:]
+        ]
+        head = f"state {run['state']} ({run.get('reason')}), waits for {run.get('waits_for')!r}\n"
+        return head + "\n".join(said)
 
 
 def free_port() -> int:

@@ -1,0 +1,46 @@
+"""Run the benchmarks and print their figures; exit 1 when one misses its bound."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench import click_to_agent, log_latency, viewers
+from tests.e2e.installation import installed, make_upstream
+from tests.runs.world import scripted_image
+
+
+def main() -> int:
+    """All three, in one installation; `python -m tests.bench click|latency|viewers` runs one."""
+    wanted = set(sys.argv[1:]) or {"click", "latency", "viewers"}
+    folder = Path(tempfile.mkdtemp(prefix="devaipod-bench-"))
+    good = True
+    try:
+        with installed(
+            folder / "home", DEVAIPOD_MAX_RUNS="50", DEVAIPOD_KEEP_WARM_SECONDS="0"
+        ) as place:
+            project = place.api(
+                "POST",
+                "/projects",
+                {
+                    "name": "bench",
+                    "upstream_url": str(make_upstream(folder / "bench")),
+                    "image": scripted_image(),
+                    "permission_policy": "allow",
+                },
+            )["slug"]
+            if "click" in wanted:
+                good &= click_to_agent.measure(place, project)
+            if "latency" in wanted:
+                good &= log_latency.measure(place, project)
+            if "viewers" in wanted:
+                good &= viewers.measure(place, project)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,6 +29,7 @@ async def sweep(backend: ContainerBackend, installation: str) -> list[str]:
         if pod.name in known:
             continue
         if pod.created_at is not None and now - pod.created_at < MIN_AGE:
+            known.add(pod.name)
             continue
         log.warning("sweep.pod", pod=pod.name)
         await backend.destroy(pod.name)

@@ -75,12 +75,17 @@ def _operation(schema: dict[str, Any], path: str, method: str, found: dict[str, 
         id=found["operationId"],
         method=method.upper(),
         path=path,
-        summary=str(found.get("summary", "")),
-        description=text.partition("\n")[2].strip(),
+        summary=_plain(found.get("summary", "")),
+        description=_plain(text.partition("\n")[2].strip()),
         role=str(LEAST_ROLE.get(permission, "anyone signed in")),
         answers=", ".join(str(code) for code in found.get("responses", {})),
         parameters=parameters,
     )
+
+
+def _plain(text: object) -> str:
+    """Docstrings mark names for readers of the code; the page shows sentences."""
+    return str(text).replace("`", "")
 
 
 def _fields(schema: dict[str, Any], node: dict[str, Any]) -> list[Parameter]:

@@ -15,7 +15,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def operation(
-    router: Router, method: str, path: str, *, operation_id: str, response: Any = NOT_SET, **more: Any
+    router: Router,
+    method: str,
+    path: str,
+    *,
+    operation_id: str,
+    response: Any = NOT_SET,
+    **more: Any,
 ) -> Callable[[F], F]:
     """Mount a view as this operation. Raises KeyError at import when `api:<operation_id>` is not in the permission table."""
 

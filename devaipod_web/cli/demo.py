@@ -105,7 +105,7 @@ def ensure_project(client: Client) -> dict[str, Any]:
         {
             "name": "Sample",
             "slug": PROJECT,
-            "description": "A small code base that delivers webhooks; made by `devaipod demo`.",
+            "description": "A small code base that delivers webhooks; made by devaipod demo.",
             "upstream_url": str(folder / "courier.git"),
             "production_url": str(folder / "production.git"),
             "permission_policy": "allow",

@@ -93,6 +93,7 @@ def bob(reviewer):
         yield lambda *words: devaipod(*words, env=env)
 
 
+@pytest.mark.slow
 def test_the_command_shows_a_diff_that_cannot_steer_the_terminal(bob, review):
     shown = bob("review", "show", review.key)
     assert "+x = 1" in shown.stdout
@@ -101,6 +102,7 @@ def test_the_command_shows_a_diff_that_cannot_steer_the_terminal(bob, review):
     assert json.loads(bob("review", "list", "--json").stdout)[0]["key"] == review.key
 
 
+@pytest.mark.slow
 def test_the_command_promotes_only_the_commit_that_is_named(bob, review, world):
     assert bob("promote", review.key).returncode == 1
     assert "--head" in bob("promote", review.key, "--yes").stderr
@@ -112,6 +114,7 @@ def test_the_command_promotes_only_the_commit_that_is_named(bob, review, world):
     assert list(world.promoted().values()) == [review.head]
 
 
+@pytest.mark.slow
 def test_the_command_names_each_risk_that_needs_a_tick(bob, risky, world):
     result = bob("promote", risky.key, "--yes", "--head", risky.head)
     assert result.returncode == 1

@@ -12,6 +12,8 @@ import pytest
 
 from tests.cli.conftest import devaipod
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def env(tmp_path):

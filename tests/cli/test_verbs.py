@@ -17,7 +17,12 @@ from devaipod_web.runs.models import PermissionRequest, Run, RunPod
 from pods.spec import LogLine
 from tests.cli.conftest import ROOT, devaipod
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.api.urls")]
+# Each starts processes: together they take most of a minute.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.urls("tests.api.urls"),
+]
 
 
 def wait_for_run() -> Run:

@@ -27,6 +27,11 @@ SAFE = {
     "core.alternateRefsCommand": "true",
     "credential.helper": "",
     "diff.external": "",
+    # Larger files are streamed; the sidecar's memory is small.
+    "core.bigFileThreshold": "16m",
+    "core.packedGitLimit": "128m",
+    "pack.threads": "1",
+    "pack.windowMemory": "32m",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "submodule.recurse": "false",
@@ -43,8 +48,9 @@ SAFE = {
 class GitFailed(RuntimeError):
     """git ended with an error or took too long. `output` is what it said, bounded."""
 
-    def __init__(self, command: str, output: str) -> None:
+    def __init__(self, command: str, output: str, *, code: int = 0) -> None:
         super().__init__(f"git {command} failed")
+        self.code = code
         self.command = command
         self.output = output
 
@@ -65,6 +71,8 @@ def environment(
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_CEILING_DIRECTORIES": "/",
+        # A repository can name a "promisor" whose program git would run to fetch what is missing.
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_CONFIG_COUNT": str(len(settings)),
         **(extra or {}),
     }
@@ -104,5 +112,9 @@ async def git(
             raise GitFailed(words[0], f"no end within {seconds:.0f} s") from error
         raise
     if process.returncode:
-        raise GitFailed(words[0], said[-ERROR_BYTES:].decode("utf-8", "replace").strip())
+        raise GitFailed(
+            words[0],
+            said[-ERROR_BYTES:].decode("utf-8", "replace").strip(),
+            code=process.returncode,
+        )
     return out

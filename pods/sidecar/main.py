@@ -19,7 +19,7 @@ from typing import Any
 from pods.sidecar import fifo, leftovers
 from pods.sidecar.gitrun import GitFailed
 from pods.sidecar.link import Link, Refused
-from pods.sidecar.outbox import Outbox
+from pods.sidecar.outbox import MAX_BYTES, Outbox
 from pods.sidecar.protocol import CommandKind, EventKind, RunConfig, Tokens
 from pods.sidecar.proxy import Proxy
 from pods.sidecar.session import CANCEL_SECONDS, AgentGone, AgentRefused, Recorder, Session
@@ -32,6 +32,8 @@ EXIT_REFUSED = 4
 EXIT_AGENT = 5
 TOKEN_WAIT_SECONDS = 5.0
 ACKNOWLEDGE_SECONDS = 10
+#: A sidecar whose agent is gone waits to be told what becomes of the run.
+ORPHAN_SECONDS = 120
 STOP_CANCEL_SECONDS = 10
 #: After SIGTERM the container has its own grace; staging must fit into it.
 TERM_CANCEL_SECONDS = 2
@@ -63,7 +65,10 @@ class Sidecar:
         # Numbers belong to the attempt, and so does its token.
         name = hashlib.sha256(tokens.control.encode()).hexdigest()[:16]
         self.state = State(state_dir / "state.json")
-        self.outbox = Outbox(state_dir / "outbox" / name)
+        self.outbox = Outbox(
+            state_dir / "outbox" / name,
+            max_bytes=int(os.environ.get("DEVAIPOD_OUTBOX_BYTES", MAX_BYTES)),
+        )
         self.own = state_dir / "work.git"
         self.proxy = Proxy(tokens.data, port=int(os.environ.get("DEVAIPOD_PROXY_PORT", PROXY_PORT)))
         self.link = Link(
@@ -82,6 +87,8 @@ class Sidecar:
         self.quick = False
         self.turn = 0
         self.turn_running = False
+        self.turn_open = False
+        self.staged_head = ""
 
     async def run(self) -> int:
         """Everything, from the first dial to the last acknowledgement; returns the exit code."""
@@ -89,6 +96,7 @@ class Sidecar:
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
         await self.proxy.start()
         link = asyncio.create_task(self.link.run(), name="link")
+        sync = asyncio.create_task(self.outbox.keep_synced(), name="sync")
         work = asyncio.create_task(self._work(), name="work")
         try:
             await asyncio.wait({link, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,9 +107,9 @@ class Sidecar:
             print(f"refused: {error}", flush=True)
             return EXIT_REFUSED
         finally:
-            for task in (work, link):
+            for task in (work, link, sync):
                 task.cancel()
-            await asyncio.gather(work, link, return_exceptions=True)
+            await asyncio.gather(work, link, sync, return_exceptions=True)
             await self.proxy.stop()
             self.outbox.close()
 
@@ -130,7 +138,7 @@ class Sidecar:
             code = agent.result()
             if not self.stopping.is_set():
                 # What the supervisor makes of it comes as a stop, or as the pod's end.
-                await asyncio.wait({stopped}, timeout=ACKNOWLEDGE_SECONDS)
+                await asyncio.wait({stopped}, timeout=ORPHAN_SECONDS)
         else:
             await self._stop(agent)
         stopped.cancel()
@@ -156,7 +164,14 @@ class Sidecar:
         started = time.monotonic()
         folder = Path(os.environ.get("DEVAIPOD_WORKSPACE", config["workspace"]))
         remote = f"http://127.0.0.1:{self.proxy.port}{config['remote']}"
-        self.workspace = Workspace(config, folder=folder, own=self.own, remote=remote)
+        tokens = _folder("DEVAIPOD_TOKEN_DIR", TOKEN_DIR)
+        self.workspace = Workspace(
+            config,
+            folder=folder,
+            own=self.own,
+            remote=remote,
+            secrets=(tokens / "control", tokens / "data"),
+        )
         resumed = config["resume"] or self.state.cloned
         head = config["base"]
         try:
@@ -187,8 +202,11 @@ class Sidecar:
         )
         return True
 
-    async def _stage(self, turn: int) -> None:
-        """Bring the work to the staging forge and say so; failing to is said as well, and nothing is lost by it."""
+    async def _stage(self, turn: int, *, again: bool = True) -> None:
+        """Bring the work to the staging forge and say so; failing to is said as well, and nothing is lost by it.
+
+        Without `again` it is not said again when nothing has changed since.
+        """
         assert self.workspace is not None
         assert self.recorder is not None
         try:
@@ -200,6 +218,13 @@ class Sidecar:
                 {"message": str(error), "output": output[-OUTPUT_CHARACTERS:], "turn": turn},
             )
             return
+        for words in staged.notes:
+            await self.recorder.put(
+                EventKind.SIDECAR_NOTE, {"level": "warning", "message": words[:1000]}
+            )
+        if not again and staged.head == self.staged_head:
+            return
+        self.staged_head = staged.head
         await self.recorder.put(
             EventKind.WORK_STAGED,
             {
@@ -217,8 +242,14 @@ class Sidecar:
     async def _serve_agent(self, config: RunConfig, stdio: Path) -> int:
         """Open the session and play turns until the agent is gone; returns the exit code."""
         assert self.recorder is not None
-        lines = fifo.Lines(fifo.open_fifo(stdio / "out", os.O_RDONLY))
-        writer = fifo.Writer(fifo.open_fifo(stdio / "in", os.O_RDWR))
+        try:
+            lines = fifo.Lines(fifo.open_fifo(stdio / "out", os.O_RDONLY))
+            writer = fifo.Writer(fifo.open_fifo(stdio / "in", os.O_RDWR))
+        except fifo.NotAFifo as error:
+            await self.recorder.put(
+                EventKind.AGENT_REFUSED, {"stage": "initialize", "message": str(error), "code": 0}
+            )
+            return EXIT_AGENT
         self.session = session = Session(config, self.recorder, lines, writer)
         try:
             await self._wait_for_agent(session, lines, config)
@@ -265,7 +296,8 @@ class Sidecar:
         text = str(payload.get("text", ""))
         await self.recorder.put(EventKind.TURN_STARTED, {"turn": self.turn, "text": text[:2000]})
         await self._applied(command)
-        self.turn_running = True
+        self.turn_running = self.turn_open = True
+        self.staged_head = ""
         try:
             reason = await session.prompt(text)
         finally:
@@ -274,6 +306,8 @@ class Sidecar:
         await self.recorder.put(
             EventKind.TURN_ENDED, {"turn": self.turn, "stop_reason": reason, "seconds": seconds}
         )
+        self.turn_open = False
+        await self.recorder.say_dropped()
         await self._stage(self.turn)
 
     async def _stop(self, agent: asyncio.Task[int]) -> None:
@@ -283,12 +317,18 @@ class Sidecar:
                 await self.session.cancel()
             seconds = TERM_CANCEL_SECONDS if self.quick else STOP_CANCEL_SECONDS
             end = time.monotonic() + seconds
-            while self.turn_running and not agent.done() and time.monotonic() < end:
+            while self.turn_open and not agent.done() and time.monotonic() < end:
                 await asyncio.sleep(0.05)
         agent.cancel()
         await asyncio.gather(agent, return_exceptions=True)
-        if self.turn and self.workspace is not None:
-            await self._stage(self.turn)
+        if self.turn_open:
+            # It did not obey; what it has done so far is staged all the same.
+            assert self.recorder is not None
+            await self.recorder.put(
+                EventKind.TURN_ENDED, {"turn": self.turn, "stop_reason": "cancelled", "seconds": 0}
+            )
+            self.turn_open = False
+        await self._stage(self.turn, again=False)
 
     # --- commands -------------------------------------------------------------------------------------------
 

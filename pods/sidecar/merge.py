@@ -16,8 +16,10 @@ Put = Callable[[EventKind, dict[str, object]], Awaitable[object]]
 class Merger:
     """Holds at most one message's last pieces. `flush` before anything else is stored keeps the order."""
 
-    def __init__(self, put: Put) -> None:
+    def __init__(self, put: Put, *, prefix: str = "m") -> None:
         self._put = put
+        self._prefix = prefix
+        self._last: tuple[EventKind, str] | None = None
         self._kind: EventKind | None = None
         self._id = ""
         self._parts: list[str] = []
@@ -40,14 +42,12 @@ class Merger:
         elif self._timer is None:
             self._timer = asyncio.create_task(self._later())
 
-    _last: tuple[EventKind, str] | None = None
-
     def _same_as_before(self, kind: EventKind) -> str:
         """Agents that name no message: pieces of one kind in a row belong together until something else comes."""
         if self._last is not None and self._last[0] is kind:
             return self._last[1]
         self._made += 1
-        return f"m{self._made}"
+        return f"{self._prefix}{self._made}"
 
     async def _later(self) -> None:
         await asyncio.sleep(WINDOW_SECONDS)
@@ -63,10 +63,11 @@ class Merger:
             self._last = (kind, message_id)
             await self._put(kind, {"message_id": message_id, "text": text})
 
-    async def flush(self) -> None:
-        """Store what is held; the next piece begins a new message unless it names the same one."""
+    async def flush(self, *, ends: bool = True) -> None:
+        """Store what is held; the next piece begins a new message unless it names the same one, or without `ends`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         await self._store()
-        self._last = None
+        if ends:
+            self._last = None

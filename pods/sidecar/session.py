@@ -29,7 +29,12 @@ SESSION_SECONDS = 120
 CANCEL_SECONDS = 10
 BIG_FRAME = 1024 * 1024
 JUNK_CHARACTERS = 2000
+#: An event is no larger than this, whatever the frame was: payload and raw are cut.
+MAX_KEPT_BYTES = 1024 * 1024
+#: Questions of the agent that may be open at once; each is a task here and a row there.
+MAX_QUESTIONS = 32
 JSONRPC_NO_METHOD = -32601
+JSONRPC_INTERNAL = -32603
 #: Kinds that pass even when the run's limit of events is used up.
 ALWAYS = frozenset(
     {
@@ -48,6 +53,11 @@ ALWAYS = frozenset(
         ),
     }
 )
+
+
+#: Updates that say something beside the message that is being written.
+BESIDE = frozenset({EventKind.USAGE, EventKind.MODE, EventKind.COMMANDS})
+CANCELLED = {"outcome": {"outcome": "cancelled"}}
 
 
 class AgentRefused(RuntimeError):
@@ -71,27 +81,36 @@ class Recorder:
         self._events_left = config["max_events"]
         self._bytes_left = config["max_event_bytes"]
         self._dropped = 0
-        self.silent = False
+        self._dropped_bytes = 0
+        self._said = 0
 
-    async def put(self, kind: EventKind, payload: dict[str, Any], raw: Any = None) -> None:
-        """Store an event; one beyond the limits is counted, and said once."""
-        if self.silent and kind not in ALWAYS:
-            return
-        payload = translate.bounded(payload)
-        size = len(json.dumps(payload)) + (len(json.dumps(raw)) if raw is not None else 0)
+    async def put(
+        self, kind: EventKind, payload: dict[str, Any], raw: Any = None, *, size: int | None = None
+    ) -> None:
+        """Store an event; one beyond the limits is counted, and said once. `size` is its frame's in bytes, where known."""
+        payload = translate.bounded(payload, size=size)
+        if size is None:
+            size = len(json.dumps(payload))
         self._events_left -= 1
-        self._bytes_left -= size
+        self._bytes_left -= min(size, MAX_KEPT_BYTES)
         if (self._events_left < 0 or self._bytes_left < 0) and kind not in ALWAYS:
             self._dropped += 1
+            self._dropped_bytes += size
             if self._dropped == 1:
-                reason = (
-                    "The run's limit of events is used up; what the agent says is no longer kept."
-                )
-                await self.outbox.put(
-                    EventKind.DROPPED, {"reason": reason, "count": 1, "bytes": size}
-                )
+                await self.say_dropped()
             return
         await self.outbox.put(kind, payload, raw=raw)
+
+    async def say_dropped(self) -> None:
+        """Say how much was left out, if that has changed since it was last said."""
+        if self._dropped == self._said:
+            return
+        self._said = self._dropped
+        reason = "The run's limit of events is used up; what the agent says is no longer kept."
+        await self.outbox.put(
+            EventKind.DROPPED,
+            {"reason": reason, "count": self._dropped, "bytes": self._dropped_bytes},
+        )
 
 
 class Transport:
@@ -101,9 +120,13 @@ class Transport:
         self._lines = lines
         self._writer = writer
         self._session = session
+        self._history_until: int | None = None
 
     async def send(self, message: dict[str, Any]) -> None:
         """Write one frame."""
+        if message.get("method") == "session/load":
+            # Updates before the answer are history that an earlier attempt has stored.
+            self._history_until = message["id"]
         await self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     async def receive(self) -> dict[str, Any] | None:
@@ -120,19 +143,56 @@ class Transport:
             if not line.strip():
                 continue
             message = await self._parse(line)
+            found = await self._sort(message, line) if message is not None else None
             if message is None:
                 await self._session.junk(line)
-            elif message.get("method") == "session/update" and "id" not in message:
-                await self._session.update(message, len(line))
-            elif await self._session.pass_on(message):
-                return message
+            if found is not None:
+                return found
+
+    async def _sort(self, message: dict[str, Any], line: bytes) -> dict[str, Any] | None:
+        """Store what is to be stored, and return what the SDK is to see: well-formed requests and answers."""
+        method, identity = message.get("method"), message.get("id")
+        if method is None:
+            return await self._answer(message, line)
+        if not isinstance(method, str) or not (identity is None or type(identity) in (int, str)):
+            await self._session.junk(line)
+            return None
+        if identity is not None:
+            return await self._session.question({**message, "method": method[:200]}, len(line))
+        if self._history_until is not None and method == "session/update":
+            return None
+        await self._session.update(message, len(line))
+        return None
+
+    async def _answer(self, message: dict[str, Any], line: bytes) -> dict[str, Any] | None:
+        """An answer in a shape that the SDK reads: it would stop reading over another."""
+        identity, error = message.get("id"), message.get("error")
+        if type(identity) is not int or not ("result" in message or "error" in message):
+            await self._session.junk(line)
+            return None
+        if identity == self._history_until:
+            self._history_until = None
+        # What the agent said before its answer is numbered before what follows from the answer.
+        await self._session.flush()
+        if "result" in message:
+            return {"id": identity, "result": message["result"]}
+        known = error if isinstance(error, dict) else {"message": str(error)[:500]}
+        code = known.get("code")
+        return {
+            "id": identity,
+            "error": {
+                "code": code if type(code) is int else JSONRPC_INTERNAL,
+                "message": str(known.get("message", "The agent gave no reason."))[:2000],
+                "data": known.get("data"),
+            },
+        }
 
     async def _parse(self, line: bytes) -> dict[str, Any] | None:
         try:
             if len(line) > BIG_FRAME:
-                value = await asyncio.to_thread(json.loads, line)
+                value = await asyncio.to_thread(_load, line)
             else:
-                value = json.loads(line)
+                value = _load(line)
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) and ("method" in value or "id" in value) else None
@@ -148,30 +208,36 @@ class Session:
         self.config = config
         self.recorder = recorder
         self.session_id = ""
+        self.cancelling = False
         self.gone = asyncio.Event()
-        self._merger = Merger(recorder.put)
+        self._merger = Merger(recorder.put, prefix=f"m{config['attempt']}.")
         self._transport = Transport(lines, writer, self)
         self._questions: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._offered: dict[str, set[str]] = {}
         self._capabilities: dict[str, Any] = {}
         self._connection: Connection | None = None
 
     # --- what comes from the agent --------------------------------------------------------------------------
 
     async def update(self, frame: dict[str, Any], size: int) -> None:
-        """One session/update."""
+        """One notification, a session/update as a rule; another kind is stored as it is."""
         params = frame.get("params")
         update = params.get("update") if isinstance(params, dict) else None
-        if not isinstance(update, dict):
-            await self.junk(json.dumps(frame)[:JUNK_CHARACTERS].encode())
-            return
+        if frame.get("method") != "session/update" or not isinstance(update, dict):
+            update = {"sessionUpdate": None, "method": frame.get("method"), "params": params}
         piece = translate.chunk(update)
         if piece is not None:
             kind, message_id, text = piece
-            await self._merger.add(kind, message_id, text)
+            await self._merger.add(kind, message_id[:100], text)
             return
-        await self._merger.flush()
         kind, payload = translate.payload(update)
-        await self.recorder.put(kind, payload, translate.raw_frame(frame, size))
+        # A note beside the message does not end it.
+        await self._merger.flush(ends=kind not in BESIDE)
+        await self.recorder.put(kind, payload, translate.raw_frame(frame, size), size=size)
+
+    async def flush(self) -> None:
+        """Number the text that waits."""
+        await self._merger.flush()
 
     async def junk(self, line: bytes) -> None:
         """A line that is no JSON-RPC."""
@@ -191,36 +257,40 @@ class Session:
         await self._merger.flush()
         self.gone.set()
 
-    async def pass_on(self, message: dict[str, Any]) -> bool:
-        """Whether the SDK's connection is to see this message. A question is stored here, in its place among the updates."""
+    async def question(self, message: dict[str, Any], size: int) -> dict[str, Any] | None:
+        """A request of the agent, for the SDK. A question is stored here, in its place among the updates."""
         await self._merger.flush()
-        if message.get("method") != "session/request_permission" or "id" not in message:
-            return True
+        if message["method"] != "session/request_permission":
+            return message
+        if len(self._questions) >= MAX_QUESTIONS:
+            await self._transport.send({"jsonrpc": "2.0", "id": message["id"], "result": CANCELLED})
+            return None
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         call = params.get("toolCall")
         options = params.get("options")
         request_id = secrets.token_hex(8)
-        params["_request_id"] = request_id
-        message["params"] = params
+        offered = [
+            {
+                "id": str(option.get("optionId", ""))[:120],
+                "name": str(option.get("name", ""))[:200],
+                "kind": str(option.get("kind", ""))[:40],
+            }
+            for option in (options if isinstance(options, list) else [])[:10]
+            if isinstance(option, dict)
+        ]
         self._questions[request_id] = asyncio.get_running_loop().create_future()
+        self._offered[request_id] = {option["id"] for option in offered}
         await self.recorder.put(
             EventKind.PERMISSION_REQUESTED,
             {
                 "request_id": request_id,
                 "tool_call": translate.tool_call(call if isinstance(call, dict) else {}),
-                "options": [
-                    {
-                        "id": str(option.get("optionId", ""))[:120],
-                        "name": str(option.get("name", ""))[:200],
-                        "kind": str(option.get("kind", ""))[:40],
-                    }
-                    for option in (options if isinstance(options, list) else [])[:10]
-                    if isinstance(option, dict)
-                ],
+                "options": offered,
             },
+            size=size,
         )
-        return True
+        return {**message, "params": {"_request_id": request_id}}
 
     async def _handle(self, method: str, params: Any, is_notification: bool) -> Any:
         """Requests of the agent. We offer it no files and no terminal, so permissions are the only ones."""
@@ -228,8 +298,11 @@ class Session:
 
         if method == "session/request_permission" and isinstance(params, dict):
             request_id = params["_request_id"]
-            outcome = await self._questions[request_id]
-            self._questions.pop(request_id, None)
+            try:
+                outcome = await self._questions[request_id]
+            finally:
+                self._questions.pop(request_id, None)
+                self._offered.pop(request_id, None)
             await self.recorder.put(
                 EventKind.PERMISSION_RESOLVED,
                 {
@@ -239,9 +312,6 @@ class Session:
                 },
             )
             return {"outcome": outcome}
-        if is_notification:
-            await self.recorder.put(EventKind.ACP_OTHER, {"method": method[:100]})
-            return None
         raise RequestError(JSONRPC_NO_METHOD, f"Method not found: {method[:100]}")
 
     # --- what goes to the agent -----------------------------------------------------------------------------
@@ -270,8 +340,8 @@ class Session:
                 "initialize",
                 f"the agent speaks version {version} of the Agent Client Protocol, and we speak {PROTOCOL_VERSION}",
             )
-        self._capabilities = answer.get("agentCapabilities") or {}
-        info = answer.get("agentInfo") or {}
+        self._capabilities = _dict(answer.get("agentCapabilities"))
+        info = _dict(answer.get("agentInfo"))
         await self.recorder.put(
             EventKind.AGENT_INITIALIZED,
             {
@@ -303,41 +373,47 @@ class Session:
     async def _take_up(self, session_id: str) -> str:
         """Resume or load an earlier session; returns how, or an empty string when neither works."""
         params = {"sessionId": session_id, **self._session_params()}
-        resume = (self._capabilities.get("sessionCapabilities") or {}).get("resume") is not None
+        resume = _dict(self._capabilities.get("sessionCapabilities")).get("resume") is not None
         ways = [("session/resume", "resumed", resume)]
         ways.append(("session/load", "loaded", bool(self._capabilities.get("loadSession"))))
         for method, how, offered in ways:
             if not offered:
                 continue
-            # Updates before the answer are history that is stored already.
-            self.recorder.silent = True
             try:
                 await self._ask(method, params, stage="session", seconds=SESSION_SECONDS)
             except AgentRefused:
                 continue
-            finally:
-                await self._merger.flush()
-                self.recorder.silent = False
             self.session_id = session_id
             return how
         return ""
 
     async def prompt(self, text: str) -> str:
         """One turn; returns ACP's stop reason. Raises AgentRefused, AgentGone."""
-        answer = await self._ask(
-            "session/prompt",
-            {"sessionId": self.session_id, "prompt": [{"type": "text", "text": text}]},
-            stage="prompt",
-            seconds=None,
-        )
-        await self._merger.flush()
-        return str(answer.get("stopReason", "end_turn"))[:40]
+        self.cancelling = False
+        try:
+            answer = await self._ask(
+                "session/prompt",
+                {"sessionId": self.session_id, "prompt": [{"type": "text", "text": text}]},
+                stage="prompt",
+                seconds=None,
+            )
+        except AgentRefused:
+            if not self.cancelling:
+                raise
+            return "cancelled"  # some agents answer a cancelled prompt with an error
+        finally:
+            self._close_questions()
+        return str(answer.get("stopReason") or "end_turn")[:40]
 
     async def cancel(self) -> None:
         """Ask the agent to end its turn; open questions are answered as cancelled (ACP, prompt-turn: cancellation)."""
         if self._connection is None or not self.session_id or self.gone.is_set():
             return
+        self.cancelling = True
         await self._connection.send_notification("session/cancel", {"sessionId": self.session_id})
+        self._close_questions()
+
+    def _close_questions(self) -> None:
         for request_id in list(self._questions):
             self.answer(request_id, {"outcome": "cancelled"})
 
@@ -345,6 +421,8 @@ class Session:
         """Answer a question of the agent's; False when there is none of that id."""
         future = self._questions.get(request_id)
         if future is None or future.done():
+            return False
+        if "optionId" in outcome and outcome["optionId"] not in self._offered[request_id]:
             return False
         future.set_result(outcome)
         return True
@@ -377,3 +455,17 @@ class Session:
         raise AgentRefused(
             stage, f"no answer to {method} within {time.monotonic() - started:.0f} s"
         )
+
+
+def _load(line: bytes) -> Any:
+    value = json.loads(line, parse_constant=_no_number)
+    brackets = line.count(b"[") + line.count(b"{")
+    return translate.flattened(value) if brackets > translate.MAX_DEPTH else value
+
+
+def _no_number(_: str) -> None:
+    """NaN and the infinities are no JSON; the next reader may refuse them."""
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -12,6 +12,8 @@ from pods.sidecar.protocol import MAX_PAYLOAD_BYTES, EventKind
 
 #: A raw frame above this is not kept beside the payload.
 MAX_RAW_BYTES = 256 * 1024
+#: Deeper values are cut: writing them as JSON again would exhaust the stack, here or in the next reader.
+MAX_DEPTH = 60
 TOOL_FIELDS = {
     "title": "title",
     "kind": "kind",
@@ -69,8 +71,15 @@ def tool_call(update: dict[str, Any]) -> dict[str, Any]:
     return {"tool_call_id": str(update.get("toolCallId", "")), **found}
 
 
-def bounded(value: dict[str, Any], *, limit: int = MAX_PAYLOAD_BYTES) -> dict[str, Any]:
-    """The payload with its longest strings cut so that its JSON stays below `limit` bytes, and `truncated`, `bytes` beside them."""
+def bounded(
+    value: dict[str, Any], *, size: int | None = None, limit: int = MAX_PAYLOAD_BYTES
+) -> dict[str, Any]:
+    """The payload with its longest strings cut so that its JSON stays below `limit` bytes, and `truncated`, `bytes` beside them.
+
+    `size` is that of the frame it came in, where it is known: an ordinary one is then not measured again.
+    """
+    if size is not None and size * 6 <= limit:  # a byte becomes six at most, as \\u001f
+        return value
     size = len(json.dumps(value))
     if size <= limit:
         return value
@@ -81,8 +90,27 @@ def bounded(value: dict[str, Any], *, limit: int = MAX_PAYLOAD_BYTES) -> dict[st
     return {"truncated": True, "bytes": size}
 
 
+def flattened(value: Any) -> Any:
+    """The value without what lies deeper than MAX_DEPTH."""
+    return _cut(value, MAX_PAYLOAD_BYTES, 0) if _is_deep(value) else value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _cut(value: Any, keep: int, depth: int) -> Any:
-    if depth > 30:
+    if depth > MAX_DEPTH:
         return None
     if isinstance(value, str):
         return value if len(value) <= keep else value[:keep] + "…"

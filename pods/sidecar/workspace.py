@@ -28,23 +28,34 @@ SNAPSHOT_MESSAGE = "Work not committed by the agent (snapshot)"
 FILE_ONLY = {"protocol.file.allow": "always"}
 HTTP_ONLY = {"protocol.http.allow": "always"}
 OBJECT_NAME_LENGTHS = (40, 64)
+GITLINK_MODE = b"160000 "
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What a harvest found and pushed. `kept` names branches that keep an earlier head."""
+    """What a harvest found and pushed. `notes` are words worth a warning."""
 
     head: str
     commits: int
     snapshot: bool
     pushed: bool
+    notes: tuple[str, ...] = ()
 
 
 class Workspace:
     """One run's workspace and the sidecar's own repository beside it."""
 
-    def __init__(self, config: RunConfig, *, folder: Path, own: Path, remote: str) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        folder: Path,
+        own: Path,
+        remote: str,
+        secrets: tuple[Path, ...] = (),
+    ) -> None:
         self.config = config
+        self.secrets = secrets
         self.folder = folder
         self.own = own
         self.remote = remote
@@ -96,9 +107,10 @@ class Workspace:
     async def stage(self) -> Staged:
         """Bring the agent's commits and what it has not committed to the staging forge. Raises GitFailed."""
         await self._prepare_own()
-        fetched = await self._fetch_commits()
+        notes: list[str] = []
+        fetched = await self._fetch_commits(notes)
         head = await self._choose(fetched)
-        snapshot = await self._snapshot(head)
+        snapshot = await self._snapshot(head, notes)
         tip = snapshot or head
         base = self.config["base"]
         commits = await self._count(f"{base}..{tip}")
@@ -106,7 +118,9 @@ class Workspace:
         if tip != base:
             pushed = await self._push(tip, self.branch)
             await self._push_others(fetched, tip)
-        return Staged(head=tip, commits=commits, snapshot=bool(snapshot), pushed=pushed)
+        return Staged(
+            head=tip, commits=commits, snapshot=bool(snapshot), pushed=pushed, notes=tuple(notes)
+        )
 
     async def _prepare_own(self) -> None:
         """The bare repository with the base commit in it; made again when a crash left half of it."""
@@ -130,7 +144,7 @@ class Workspace:
             seconds=CLONE_SECONDS,
         )
 
-    async def _fetch_commits(self) -> dict[str, str]:
+    async def _fetch_commits(self, notes: list[str]) -> dict[str, str]:
         """Fetch the workspace's branches and HEAD into `refs/work/*`; returns {name: commit}.
 
         `upload-pack` runs in the workspace's repository with our environment: no hook, no configured program. A
@@ -138,10 +152,12 @@ class Workspace:
         such a repository is not read, and only the snapshot is taken.
         """
         if not self._repository_is_plain():
+            notes.append(
+                "The workspace's git repository was not read: its .git is no folder of its own, or borrows objects."
+            )
             return {}
-        with contextlib.suppress(GitFailed):
-            for name in await self._refs("refs/work/"):
-                await git("update-ref", "-d", name, cwd=self.own)
+        gone = "".join(f"delete {name}\n" for name in await self._refs("refs/work/"))
+        await git("update-ref", "--stdin", cwd=self.own, data=gone.encode())
         try:
             await git(
                 "fetch",
@@ -213,7 +229,11 @@ class Workspace:
         for commit in present:
             if await self._descends(commit, base):
                 return commit
-        return present[0] if present else base
+        if present:
+            return present[0]
+        # Nothing could be read: what is staged already is what the files are compared with.
+        there = await self._remote_head(self.branch)
+        return there if there and await self._fetch_remote(there) else base
 
     async def _descends(self, commit: str, base: str) -> bool:
         try:
@@ -222,41 +242,94 @@ class Workspace:
             return False
         return True
 
-    async def _snapshot(self, head: str) -> str:
-        """Commit what lies in the workspace on top of `head` when it differs, and return the commit or an empty string."""
+    async def _snapshot(self, head: str, notes: list[str]) -> str:
+        """Commit what lies in the workspace on top of `head` when it differs, and return the commit or an empty string.
+
+        Plumbing alone: `git add` and `git status` run `git status` inside a tracked submodule, and with it whatever the
+        submodule's configuration names.
+        """
+        tree = await self._tree(head, notes)
+        if not tree:
+            return ""
+        there = await self._remote_head(self.branch)
+        if there and await self._has(there):
+            same = await git("rev-parse", f"{there}^{{tree}}", f"{there}^@", cwd=self.own)
+            if same.decode().split() == [tree, head]:
+                return there  # nothing has changed since the last snapshot
+        who = {
+            f"GIT_{role}_{part}": self.config[f"author_{part.lower()}"]  # type: ignore[literal-required]
+            for role in ("AUTHOR", "COMMITTER")
+            for part in ("NAME", "EMAIL")
+        }
+        commit = await git(
+            "commit-tree", tree, "-p", head, "-m", SNAPSHOT_MESSAGE, cwd=self.own, env=who
+        )
+        return commit.decode().strip()
+
+    async def _tree(self, head: str, notes: list[str]) -> str:
+        """The tree of the workspace's files on top of `head`, or an empty string when that is `head`'s own."""
         index = self.own / "snapshot.index"
-        index.unlink(missing_ok=True)
+        _remove(self.own / "snapshot.index.lock")  # of a harvest that was killed
         env = {
             "GIT_DIR": str(self.own),
+            # The mount point itself, never what a configuration says.
             "GIT_WORK_TREE": str(self.folder),
             "GIT_INDEX_FILE": str(index),
-            "GIT_AUTHOR_NAME": self.config["author_name"],
-            "GIT_AUTHOR_EMAIL": self.config["author_email"],
-            "GIT_COMMITTER_NAME": self.config["author_name"],
-            "GIT_COMMITTER_EMAIL": self.config["author_email"],
+            "GIT_LITERAL_PATHSPECS": "1",
         }
-        config = {"core.bare": "false"}
-        await git("read-tree", head, cwd=self.folder, env=env, config=config)
-        await git(
-            "add",
-            "--all",
-            "--ignore-errors",
-            "--",
-            ".",
-            *_nested_repositories(self.folder),
-            cwd=self.folder,
-            env=env,
-            config={**config, "advice.addEmbeddedRepo": "false"},
-            seconds=SNAPSHOT_SECONDS,
-        )
-        tree = (await git("write-tree", cwd=self.folder, env=env, config=config)).decode().strip()
+
+        async def plumb(*words: str, data: bytes | None = None) -> bytes:
+            return await git(
+                *words, cwd=self.folder, env=env, config={"core.bare": "false"}, data=data,
+                seconds=SNAPSHOT_SECONDS,
+            )  # fmt: skip
+
+        try:
+            # What is unchanged since the last turn keeps its times in the index and is not hashed again.
+            await plumb("read-tree", "-m", head)
+        except GitFailed:
+            _remove(index)
+            await plumb("read-tree", head)
+        with contextlib.suppress(GitFailed):  # it ends with 1 when something has changed
+            await plumb("update-index", "-q", "--refresh")
+        found = await plumb("ls-files", "-z", "-o", "-m", "-d", "--exclude-standard")
+        staged = await plumb("ls-files", "-z", "-s")
+        links = {
+            entry.partition(b"\t")[2]
+            for entry in staged.split(b"\0")
+            if entry.startswith(GITLINK_MODE)
+        }
+        paths, nested = _plain(self.folder, set(found.split(b"\0")), links)
+        if nested:
+            names = ", ".join(os.fsdecode(name) for name in sorted(nested)[:5])
+            notes.append(f"Repositories inside the workspace are not staged: {names}")
+        if not paths:
+            return ""
+        listed = b"".join(path + b"\0" for path in sorted(paths))
+        await plumb("update-index", "--add", "--remove", "-z", "--stdin", data=listed)
+        tree = (await plumb("write-tree")).decode().strip()
         before = (await git("rev-parse", f"{head}^{{tree}}", cwd=self.own)).decode().strip()
         if tree == before:
             return ""
-        commit = await git(
-            "commit-tree", tree, "-p", head, "-m", SNAPSHOT_MESSAGE, cwd=self.own, env=env
-        )
-        return commit.decode().strip()
+        await self._hold_back_tokens(tree, index)
+        return tree
+
+    async def _hold_back_tokens(self, tree: str, index: Path) -> None:
+        """Nothing of ours may leave: a folder swapped for a link while git reads could show it our own mounts."""
+        if not self.secrets:
+            return
+        words = [word for path in self.secrets for word in ("-f", str(path))]
+        try:
+            await git(
+                "grep", "-q", "-a", "-F", "--no-textconv", *words, tree,
+                cwd=self.own, seconds=SNAPSHOT_SECONDS,
+            )  # fmt: skip
+        except GitFailed as failed:
+            if failed.code == 1:
+                return
+            raise
+        _remove(index)
+        raise GitFailed("snapshot", "a file of the workspace holds the run's token")
 
     async def _count(self, span: str) -> int:
         with contextlib.suppress(GitFailed, ValueError):
@@ -297,6 +370,18 @@ class Workspace:
             await git("cat-file", "-e", there, cwd=self.own)
             return await self._descends(commit, there)
         return False
+
+    async def _has(self, commit: str) -> bool:
+        with contextlib.suppress(GitFailed):
+            await git("cat-file", "-e", f"{commit}^{{commit}}", cwd=self.own)
+            return True
+        return False
+
+    async def _fetch_remote(self, commit: str) -> bool:
+        """Whether a commit of the forge is here, fetched if it was not."""
+        if not await self._has(commit):
+            await self._fetch_base()
+        return await self._has(commit)
 
     async def _keep(self, commit: str, ref: str) -> None:
         """Work on a branch is never lost: the head that is about to be replaced gets a name of its own."""
@@ -351,19 +436,27 @@ def _has_links(folder: Path) -> bool:
     return False
 
 
-def _nested_repositories(folder: Path) -> list[str]:
-    """Pathspecs that leave nested repositories out of a snapshot.
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
-    git would stage each as a link to a commit that nobody else has, which is of no use to a reviewer, and would read a second
-    hostile `.git` for it.
+
+def _plain(folder: Path, found: set[bytes], links: set[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Paths of files and symbolic links, or of files that are gone, and paths of repositories inside; nothing else is staged.
+
+    A repository inside would be a link to a commit that nobody else has, of no use to a reviewer, and a second hostile `.git`.
     """
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=False):
-        if parent == str(folder):
-            folders[:] = [name for name in folders if name != ".git"]
+    paths: list[bytes] = []
+    nested: list[bytes] = []
+    root = os.fsencode(folder)
+    for path in found - links - {b""}:
+        if path.endswith(b"/"):
+            nested.append(path)
             continue
-        if ".git" in folders or ".git" in files:
-            relative = os.path.relpath(parent, folder)
-            found.append(f":(exclude,literal){relative}")
-            folders[:] = []
-    return found[:1000]
+        try:
+            mode = os.lstat(os.path.join(root, path)).st_mode  # noqa: PTH118 - names are bytes
+        except OSError:
+            paths.append(path)
+            continue
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            paths.append(path)
+    return paths, nested

@@ -93,9 +93,10 @@ class Gateway:
             hits = [p for p in self.of(kind) if match.items() <= p.items()]
             return hits[count - 1] if len(hits) >= count else None
 
-        return await until(
+        payload: dict[str, Any] = await until(
             found, seconds, f"{kind} {match}; there are {[e['kind'] for e in self.events][-30:]}"
         )
+        return payload
 
     async def _sidecar(self, request: web.Request) -> web.WebSocketResponse:
         assert request.headers["Authorization"] == "Bearer control-token"

@@ -15,7 +15,6 @@ PLACEHOLDER_KEY = "held-by-the-gateway"
 #: Exit code of the entry when one of the repository's lifecycle commands failed.
 EXIT_LIFECYCLE_FAILED = 43
 DEFAULT_MODEL = "default"
-LIFECYCLE_LIMIT_SECONDS = 900
 #: Written into the agent's home when the once-only lifecycle commands have run in this workspace.
 LIFECYCLE_MARK = ".devaipod-lifecycle-done"
 

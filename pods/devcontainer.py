@@ -71,7 +71,7 @@ def plan(
     """Resolve devcontainer.json (its bytes, or None when the repository has none) to what a run takes from it.
 
     `image_pattern` may hold `{owner}`, `{repo}` and `{branch}`, from `upstream_url` and `branch`: the image that the project's CI
-    publishes for a `build`. `allowed_images` are globs that an image of the repository's must match (none: any registry reference).
+    publishes for a `build`. `allowed_images` are globs that an `image` must match (none: any registry reference).
     Raises PodRefused for `privileged` and host mounts and for a file that is no object, PullRefused for an image that is not
     allowed.
     """
@@ -90,11 +90,11 @@ def plan(
     )
     if source != "project":
         check_reference(image)
-        if allowed_images and not any(fnmatch.fnmatchcase(image, glob) for glob in allowed_images):
-            raise PullRefused(
-                f"devcontainer.json names the image {image}, which is not on this project's list.",
-                next_step="Add it to the project's allowed images, or change devcontainer.json.",
-            )
+    if source == "image" and allowed_images and not _listed(image, allowed_images):
+        raise PullRefused(
+            f"devcontainer.json names the image {image}, which is not on this project's list.",
+            next_step="Add it to the project's allowed images, or change devcontainer.json.",
+        )
     ignored = sorted(set(document) - USED - SILENT)
     env = _env(document, workspace=workspace, ignored=ignored)
     lifecycle = {name: _commands(name, document[name]) for name in LIFECYCLE if document.get(name)}
@@ -109,6 +109,10 @@ def plan(
         ignored=tuple(ignored),
         warnings=tuple(warnings),
     )
+
+
+def _listed(image: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(image, glob) for glob in globs)
 
 
 def _read(text: bytes) -> dict[str, Any]:
@@ -165,7 +169,7 @@ def _image(
     if document.get("build") or document.get("dockerFile"):
         if pattern:
             owner, repo = _owner_and_repo(upstream_url)
-            tag = re.sub(r"[^A-Za-z0-9_.-]+", "-", branch)[:120]
+            tag = re.sub(r"[^A-Za-z0-9_.-]+", "-", branch).lstrip(".-")[:120]
             return pattern.replace("{owner}", owner).replace("{repo}", repo).replace(
                 "{branch}", tag
             ), "build"
@@ -198,8 +202,20 @@ def _env(document: Mapping[str, Any], *, workspace: str, ignored: list[str]) -> 
             ):
                 ignored.append(f"{name}.{str(key)[:60]}")
                 continue
+            if _needs_the_image(value, found):
+                # `${containerEnv:PATH}:/more` without the image's own PATH would hide every program.
+                ignored.append(f"{name}.{key}")
+                continue
             found[str(key)] = _substitute(value, found, workspace, ignored)[:MAX_VALUE]
     return found
+
+
+def _needs_the_image(value: str, env: Mapping[str, str]) -> bool:
+    """Whether a value refers to a variable that only the image has: it is not known before the image is there."""
+    return any(
+        match.group(1) == "containerEnv" and match.group(2) not in env and match.group(3) is None
+        for match in SUBSTITUTION.finditer(value)
+    )
 
 
 def _substitute(value: str, env: Mapping[str, str], workspace: str, ignored: list[str]) -> str:

@@ -34,10 +34,12 @@ from pods.podman_documents import (
 )
 from pods.podman_images import (
     NO_CREDENTIALS,
+    Tables,
     check_reference,
     home_of,
     numeric_user,
     pull_error,
+    users_of,
 )
 from pods.spec import (
     AGENT,
@@ -116,13 +118,15 @@ class PodmanBackend:
     def _describe(self, reference: str, document: dict[str, Any]) -> ImageInfo:
         config = document.get("Config") or {}
         env = dict(pair.partition("=")[::2] for pair in config.get("Env") or [])
-        user = numeric_user(self._client, document["Id"], str(document.get("User") or ""))
+        tables = Tables(self._client, document["Id"])
+        user = numeric_user(tables, str(document.get("User") or ""))
         return ImageInfo(
             id=document["Id"],
             size_bytes=int(document.get("Size", 0)),
             user=user,
             env=env,
-            home=home_of(self._client, document["Id"], user, env),
+            home=home_of(tables, user, env),
+            users=users_of(tables),
         )
 
     async def pull(
@@ -224,7 +228,7 @@ class PodmanBackend:
             )
         if not container.user:
             return image.user
-        return await self._client.run(numeric_user, self._client, image.id, container.user)
+        return await self._client.run(numeric_user, Tables(self._client, image.id), container.user)
 
     async def _make_volume(
         self, volume: VolumeSpec, spec: PodSpec, *, user: str, rootless: bool

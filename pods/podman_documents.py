@@ -68,7 +68,7 @@ def container_document(
         "restart_policy": "no",
         "stop_timeout": STOP_SECONDS,
         "log_configuration": {"driver": "k8s-file", "size": container.limits.log_bytes},
-        "volumes": [_named(mount) for mount in container.mounts if mount.volume],
+        "volumes": [_named(mount, pod) for mount in container.mounts if mount.volume],
         "mounts": [_mount(mount) for mount in container.mounts if not mount.volume],
         # Variables of the host's own containers.conf (proxies with credentials, say) stay out.
         "httpproxy": False,
@@ -97,10 +97,14 @@ def container_document(
     return document
 
 
-def _named(mount: Mount) -> dict[str, Any]:
+def _named(mount: Mount, pod: PodSpec) -> dict[str, Any]:
     if mount.host_path or mount.tmpfs_bytes:
         raise PodRefused(f"The mount at {mount.target} names a volume and something else.")
-    options = ["ro" if mount.read_only else "rw", "nosuid", "nodev", "nocopy"]
+    options = ["ro" if mount.read_only else "rw", "nosuid", "nodev"]
+    homes = [volume.name for volume in pod.volumes if volume.kind is VolumeKind.HOME]
+    if mount.volume not in homes:
+        # A new home begins with what the image has in it (tools that its maker put there); nothing else is copied.
+        options.append("nocopy")
     return {"Name": mount.volume, "Dest": mount.target, "Options": options}
 
 

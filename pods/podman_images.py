@@ -46,6 +46,7 @@ NO_CREDENTIALS = base64.urlsafe_b64encode(
 DIGITS = re.compile(r"[0-9]+")
 #: Above this numbers wrap around in the kernel's or a runtime's hands.
 MAX_ID = 2**31 - 1
+MAX_USERS = 200
 MAX_PASSWD_BYTES = 1024 * 1024
 
 
@@ -59,33 +60,61 @@ def check_reference(reference: str) -> None:
         )
 
 
-def numeric_user(client: PodmanClient, image: str, user: str) -> str:
-    """uid:gid of a user of an image, given as name, uid, name:group or uid:gid. Blocking.
+class Tables:
+    """The user and group tables of an image, each read once, from a container that is made and never started. Blocking."""
+
+    def __init__(self, client: PodmanClient, image: str) -> None:
+        self._client, self._image = client, image
+        self._read: dict[str, list[list[str]]] = {}
+
+    def rows(self, path: str) -> list[list[str]]:
+        """Rows of `/etc/passwd` or `/etc/group`; none when the image has no such file."""
+        if path not in self._read:
+            self._read[path] = _table(self._client, self._image, path)
+        return self._read[path]
+
+
+def numeric_user(tables: Tables, user: str) -> str:
+    """uid:gid of a user of an image, given as name, uid, name:group or uid:gid.
 
     Raises PodRefused when the image has no user or group of that name.
     """
     name, _, group = user.partition(":")
-    name = _plain(name or "0")
-    group = _plain(group)
-    if name.isdigit() and group.isdigit():
+    name, group = _plain(name or "0"), _plain(group)
+    if DIGITS.fullmatch(name) and DIGITS.fullmatch(group):
         return f"{name}:{group}"
-    passwd = _table(client, image, "/etc/passwd")
+    passwd = tables.rows("/etc/passwd")
     row = next((r for r in passwd if len(r) > 3 and name in (r[0], r[2])), None)
-    if row is None and not name.isdigit():
+    if row is None and not DIGITS.fullmatch(name):
         raise PodRefused(
             f"The image has no user {name[:40]!r}.",
             next_step="Name another user, or another image.",
         )
     uid, gid = (row[2], row[3]) if row else (name, "0")
-    if group and not group.isdigit():
-        found = next(
-            (r[2] for r in _table(client, image, "/etc/group") if len(r) > 2 and r[0] == group),
-            None,
-        )
+    if group and not DIGITS.fullmatch(group):
+        groups = tables.rows("/etc/group")
+        found = next((r[2] for r in groups if len(r) > 2 and r[0] == group), None)
         if found is None:
-            raise PodRefused(f"The image has no group {group[:40]!r}.")
+            raise PodRefused(
+                f"The image has no group {group[:40]!r}.",
+                next_step="Name another group, or another image.",
+            )
         gid = found
-    return f"{uid}:{group if group.isdigit() else gid}"
+    elif group:
+        gid = group
+    # The image's own table is no more trusted than what was asked for.
+    if not (DIGITS.fullmatch(uid) and DIGITS.fullmatch(gid)):
+        raise PodRefused(f"The image's /etc/passwd has no number for the user {name[:40]!r}.")
+    return f"{_plain(uid)}:{_plain(gid)}"
+
+
+def users_of(tables: Tables) -> dict[str, tuple[str, str]]:
+    """Name → (uid:gid, home) of the image's users, at most MAX_USERS."""
+    found = {}
+    for row in tables.rows("/etc/passwd")[:MAX_USERS]:
+        if len(row) > 5 and DIGITS.fullmatch(row[2]) and DIGITS.fullmatch(row[3]):
+            found[row[0]] = (f"{row[2]}:{row[3]}", row[5])
+    return found
 
 
 def _plain(name: str) -> str:
@@ -97,10 +126,10 @@ def _plain(name: str) -> str:
     return str(int(name))
 
 
-def home_of(client: PodmanClient, image: str, user: str, env: Mapping[str, str]) -> str:
-    """The home folder of a numeric user: from the image's passwd, else its HOME, else `/home/agent`. Blocking."""
+def home_of(tables: Tables, user: str, env: Mapping[str, str]) -> str:
+    """The home folder of a numeric user: from the image's passwd, else its HOME, else `/home/agent`."""
     uid = user.partition(":")[0]
-    rows = _table(client, image, "/etc/passwd")
+    rows = tables.rows("/etc/passwd")
     home = next((row[5] for row in rows if len(row) > 5 and row[2] == uid), "")
     home = home or env.get("HOME", "")
     return home if home.startswith("/") and home != "/" else "/home/agent"

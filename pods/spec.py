@@ -188,10 +188,14 @@ class PullProgress:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is needed of an image: its id, size in bytes, environment and the numeric uid:gid of its user."""
+    """What is needed of an image: its id, size in bytes, environment, the numeric uid:gid and the home of its user.
+
+    `users` are the names in its passwd (at most 200), each with its uid:gid and home.
+    """
 
     id: str
     size_bytes: int
     user: str
     env: Mapping[str, str]
     home: str = ""
+    users: Mapping[str, tuple[str, str]] = field(default_factory=dict)

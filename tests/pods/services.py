@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,10 +56,11 @@ def rootless(folder: Path) -> Iterator[Path]:
     user = _test_user()
     # Always the same: podman writes it into its database with the first image that it gets.
     runtime = Path("/run") / TEST_USER
+    runtime.mkdir(exist_ok=True)
+    # pytest closes its own folders to other users, and another session of it would close them again.
+    folder = Path(tempfile.mkdtemp(dir=runtime))
     for inside in (folder, runtime):
-        inside.mkdir(exist_ok=True)
         os.chown(inside, user.pw_uid, user.pw_gid)
-    _open_the_way(folder)
     env = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": user.pw_dir,
@@ -78,7 +80,8 @@ def rootless(folder: Path) -> Iterator[Path]:
     with _served(argv, socket, env):
         yield socket
     # Ends the process that holds this user's namespaces; nothing else of theirs runs.
-    subprocess.run([*argv, "system", "migrate"], env=env, capture_output=True, timeout=60)
+    subprocess.run([*argv, "system", "migrate"], env=env, capture_output=True, timeout=60, cwd="/")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _conf(folder: Path, *, uid: int) -> dict[str, str]:
@@ -140,14 +143,6 @@ def _test_user() -> pwd.struct_passwd:
         ]
         subprocess.run(["usermod", *ranges, TEST_USER], check=True, capture_output=True)
     return found
-
-
-def _open_the_way(folder: Path) -> None:
-    """Let the other user pass (not read) the folders above theirs."""
-    for above in folder.parents:
-        if above == Path("/tmp") or above == Path("/"):
-            return
-        above.chmod(above.stat().st_mode | 0o011)
 
 
 def _copy_images(argv: list[str], env: dict[str, str]) -> None:

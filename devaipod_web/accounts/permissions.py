@@ -57,6 +57,7 @@ ROUTES: dict[str, Permission] = {
     "search": Permission.VIEW,
     "help": Permission.VIEW,
     "theme": Permission.SELF,
+    "rail": Permission.VIEW,
     "runs": Permission.VIEW,
     "runs_live": Permission.VIEW,
     "run_new": Permission.LAUNCH,

@@ -14,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -25,9 +25,12 @@ from devaipod_web.runs.transcript import Item, Transcript
 
 log = structlog.get_logger("devaipod.live")
 
+Operation = dict[str, str | int]
+
 RING = 256
 #: Items that a follower keeps to serve viewers who reconnect; older gaps make the page load anew.
 KEEP_ITEMS = 600
+PARTS = ("header", "actions", "aside", "state")
 #: At most this many messages a second, however fast the agent writes.
 PACE_SECONDS = 0.05
 
@@ -51,13 +54,23 @@ class _Parts:
     state: str = ""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What can be sent to a viewer who comes or falls behind: (touched, operation) of each item, and the run's last event."""
+
+    items: tuple[tuple[int, Operation], ...] = ()
+    oldest: int = 0
+    seq: int = 0
+    parts: _Parts = field(default_factory=_Parts)
+
+
 class Follower:
     """Follows one run for its viewers. All methods but `_read` belong to one event loop."""
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.transcript = Transcript()
-        self.oldest = 0
+        self.kept = Kept()
         self.parts = _Parts()
         self.number = 0
         self.ring: deque[Batch] = deque(maxlen=RING)
@@ -73,7 +86,7 @@ class Follower:
         with wake.listening(self.key) as event:
             while not self.is_gone:
                 try:
-                    operations = await db.read(self._read)
+                    operations, kept = await db.read(self._read)
                 except asyncio.CancelledError:
                     raise
                 except Exception:
@@ -83,6 +96,7 @@ class Follower:
                     await asyncio.sleep(delay)
                     continue
                 delay = PACE_SECONDS
+                self.kept = kept
                 if operations and self.ready.is_set():
                     self._hand_out(operations)
                 self.ready.set()
@@ -90,27 +104,25 @@ class Follower:
                 await wake.pause(event)
         self._hand_out([])
 
-    def _hand_out(self, operations: list[dict[str, str | int]]) -> None:
+    def _hand_out(self, operations: list[Operation]) -> None:
         self.number += 1
-        self.ring.append(
-            Batch(self.number, self.transcript.last_seq, encode(self.transcript.last_seq, operations))
-        )  # fmt: skip
+        seq = self.kept.seq
+        self.ring.append(Batch(self.number, seq, encode(seq, operations)))
         for event in self.news:
             event.set()
 
-    def _read(self) -> list[dict[str, str | int]]:
-        """In a reader's thread: what is new, rendered. One call at a time."""
+    def _read(self) -> tuple[list[Operation], Kept]:
+        """In a reader's thread: what is new, rendered, and what is to be kept. One call at a time."""
         run = shown.find(self.key)
         if run is None:
             self.is_gone = True
-            return []
+            return [], self.kept
         if not self._began:
             window = shown.latest(run)
             self.transcript, self._began = window.transcript, True
             shown.render_items(run, list(self.transcript.items.values()))
-            self._trim()
             self._parts(run)
-            return []
+            return [], self._keep()
         before = self.transcript.last_seq
         changed = shown.feed_all(self.transcript, run.pk, before)
         # Questions and pending prompts change with their rows and with the run's state, not only with events of their own.
@@ -123,13 +135,13 @@ class Follower:
         shown.render_items(run, list({item.id: item for item in [*changed, *loose]}.values()))
         touched = {item.id: item for item in changed}
         touched.update({item.id: item for item in loose if item.html != known[item.id]})
-        self._trim()
         operations = [operation(item) for item in sorted(touched.values(), key=lambda i: i.seq)]
-        return operations + self._parts(run)
+        operations += self._parts(run)
+        return operations, self._keep()
 
-    def _parts(self, run: Run) -> list[dict[str, str | int]]:
+    def _parts(self, run: Run) -> list[Operation]:
         now = _Parts(
-            header=shown.header(run),
+            header=shown.header(run, live=True),
             actions=shown.actions(run),
             aside=shown.aside(run, self.transcript.plan, self.transcript.context),
             state=run.state,
@@ -137,33 +149,40 @@ class Follower:
         was, self.parts = self.parts, now
         return [
             {"op": name, "html": getattr(now, name)}
-            for name in ("header", "actions", "aside", "state")
+            for name in PARTS
             if getattr(now, name) != getattr(was, name)
         ]
 
-    def _trim(self) -> None:
+    def _keep(self) -> Kept:
         self.transcript.forget(KEEP_ITEMS)
-        first = next(iter(self.transcript.items.values()), None)
-        self.oldest = first.seq if first is not None else 0
+        items = list(self.transcript.items.values())
+        return Kept(
+            items=tuple((item.touched, operation(item)) for item in items),
+            oldest=items[0].seq if items else 0,
+            seq=self.transcript.last_seq,
+            parts=self.parts,
+        )
 
     def catch_up(self, after: int) -> str:
-        """What a viewer who has seen everything up to `after` does not have yet, and the present parts."""
-        if after + 1 < self.oldest:
-            return encode(self.transcript.last_seq, [{"op": "reload", "html": ""}])
-        operations = [operation(item) for item in self.transcript.after(after)]
-        operations += [
-            {"op": name, "html": getattr(self.parts, name)}
-            for name in ("header", "actions", "aside", "state")
-        ]
-        return encode(self.transcript.last_seq, operations)
+        """What a viewer who has seen everything up to `after` does not have yet, and the present parts.
+
+        A question that was answered without a new event after `after` is among the parts' neighbours: items whose rows alone
+        changed were touched by `permission.answered`, so their `touched` says it.
+        """
+        kept = self.kept
+        if after + 1 < kept.oldest:
+            return encode(kept.seq, [{"op": "reload", "html": ""}])
+        operations = [done for touched, done in kept.items if touched > after]
+        operations += [{"op": name, "html": getattr(kept.parts, name)} for name in PARTS]
+        return encode(kept.seq, operations)
 
 
-def operation(item: Item) -> dict[str, str | int]:
+def operation(item: Item) -> Operation:
     """Put this item into the page: in place of the one with its id, or at its place by `at`."""
     return {"op": "item", "id": item.id, "at": item.seq, "html": item.html}
 
 
-def encode(seq: int, operations: list[dict[str, str | int]]) -> str:
+def encode(seq: int, operations: list[Operation]) -> str:
     """One message of the socket."""
     return json.dumps({"seq": seq, "items": operations}, ensure_ascii=False, separators=(",", ":"))
 
@@ -190,7 +209,7 @@ class Feed:
                 follower.ring and follower.ring[0].number > self._number + 1
             ):
                 self._number, since = follower.number, self._seq
-                self._seq = follower.transcript.last_seq
+                self._seq = follower.kept.seq
                 return follower.catch_up(since)
             for batch in follower.ring:
                 if batch.number > self._number:

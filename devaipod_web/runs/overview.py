@@ -11,10 +11,14 @@ from django.db.models import Count, Q, Sum
 from django.utils import timezone
 
 from devaipod_web.llm.models import LlmCall
+from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import State
+from devaipod_web.runs.tools import Tool
+from devaipod_web.runs.transcript import STEPS
+from devaipod_web.templatetags.show import ago
 
 #: Rows of each kind that the page Now shows.
 SHOWN = 30
@@ -36,13 +40,22 @@ class Now:
     failed: list[Run]
     waiting: list[Run]
     runs: list[Run]
-    places: dict[int, int]
     running: int
     queued: int
     open_reviews: int
     spent_today: Decimal
     promoted_this_week: int
     any_project: bool
+
+    @property
+    def queued_words(self) -> str:
+        """How many wait for a place."""
+        return f"{self.queued} queued" if self.queued else "none queued"
+
+    @property
+    def review_words(self) -> str:
+        """How long the oldest review waits."""
+        return f"oldest {ago(self.reviews[0].opened_at)}" if self.reviews else "none"
 
     @property
     def needs(self) -> int:
@@ -52,8 +65,6 @@ class Now:
 
 def now() -> Now:
     """Everything that the page Now shows."""
-    from devaipod_web.projects.models import Project
-
     moment = timezone.now()
     runs = list(queries.in_progress()[:100])
     counts = Run.objects.aggregate(
@@ -74,13 +85,18 @@ def now() -> Now:
     queue = sorted(
         (run for run in runs if run.state == State.QUEUED), key=lambda run: (run.queued_at or moment, run.pk)
     )  # fmt: skip
+    places = {run.pk: place for place, run in enumerate(queue, 1)}
+    for run in runs:
+        run.place = places.get(run.pk)
+        run.step_words = STEPS.get(run.step, run.step)
+    for request in permissions:
+        request.line = line_of(request)
     return Now(
         permissions=permissions,
         reviews=list(reviews[:SHOWN]),
         failed=list(queries.failed_lately()[:SHOWN]),
         waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],
         runs=runs,
-        places={run.pk: place for place, run in enumerate(queue, 1)},
         running=counts["running"],
         queued=counts["queued"],
         open_reviews=reviews.count(),
@@ -93,10 +109,16 @@ def now() -> Now:
     )
 
 
+def line_of(request: PermissionRequest) -> str:
+    """What a permission request is about, in one line."""
+    tool = Tool()
+    call = request.tool_call if isinstance(request.tool_call, dict) else {}
+    tool.update(call, at=request.asked_at)
+    return tool.line if call else request.title
+
+
 def search(text: str, *, limit: int = 8) -> dict[str, list[Any]]:
     """Runs, projects and reviews that hold the text, a few of each."""
-    from devaipod_web.projects.models import Project
-
     if not text.strip():
         return {"runs": [], "projects": [], "reviews": []}
     reviews = Review.objects.select_related("run__project").filter(

@@ -151,9 +151,9 @@ def _questions(run: Run, items: list[Item]) -> dict[tuple[int | None, str], Perm
     return {(row.pod_id, row.request_id): row for row in rows}
 
 
-def header(run: Run) -> str:
-    """The line of facts under a run's title."""
-    return render_to_string("runs/_facts.html", facts(run)).strip()
+def header(run: Run, *, live: bool = False) -> str:
+    """The line of facts under a run's title. With `live` its timer is left to the page's script, so that the text stays the same."""
+    return render_to_string("runs/_facts.html", {**facts(run), "live": live}).strip()
 
 
 def actions(run: Run) -> str:

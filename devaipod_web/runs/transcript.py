@@ -141,8 +141,8 @@ class Transcript:
             return make(self, event, payload)
         return self._add(event, "raw", {"kind": event.kind, "payload": payload})
 
-    def _add(self, event: RunEvent, name: str, data: dict[str, Any], *, id: str = "") -> Item:
-        item = Item(id or f"e{event.seq}", name, event.seq, event.at, event.seq, data)
+    def _add(self, event: RunEvent, name: str, data: dict[str, Any], *, name_id: str = "") -> Item:
+        item = Item(name_id or f"e{event.seq}", name, event.seq, event.at, event.seq, data)
         self.items[item.id] = item
         return item
 
@@ -170,16 +170,15 @@ class Transcript:
         self, event: RunEvent, payload: dict[str, Any], known_only: bool = False
     ) -> Item | None:
         """A tool call or its update. One that began before this window is shown from what its update says."""
-        id = tool_id(event.pod_id, words(payload, "tool_call_id"))
-        item = self._tools.get(id)
+        known_as = tool_id(event.pod_id, words(payload, "tool_call_id"))
+        item = self._tools.get(known_as)
         if item is None:
             if known_only:
                 return None
             self._close_text(event)
-            item = self._add(event, "tool", {"tool": Tool()}, id=id)
-            self._tools[id] = item
+            item = self._add(event, "tool", {"tool": Tool()}, name_id=known_as)
+            self._tools[known_as] = item
         item.data["tool"].update(payload, at=event.at)
-        item.data["question"] = item.data.get("question")
         return item
 
     # --- questions --------------------------------------------------------------------------------------------

@@ -2,6 +2,192 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
 from django import template
+from django.forms import BoundField
+from django.utils import timezone
+from django.utils.safestring import SafeString
+
+from devaipod_web.runs import markdown
+from pods.agents import PROFILES
 
 register = template.Library()
+
+#: Characters of a JSON value that are shown; the API has it whole.
+MAX_JSON_CHARACTERS = 20_000
+#: Terminal sequences: CSI, OSC (ended by BEL or ST), and two-character escapes (ECMA-48). The page's script has the same.
+ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\r")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a state looks: tone (colour), shape and word say the same thing three times."""
+
+    tone: str
+    shape: str
+    word: str
+
+
+LOOKS = {
+    "queued": Look("grey", "○", "queued"),
+    "preparing": Look("blue", "◔", "preparing"),
+    "starting": Look("blue", "◑", "starting"),
+    "running": Look("blue", "●", "running"),
+    "waiting": Look("amber", "◆", "waiting for you"),
+    "paused": Look("amber", "❙❙", "paused"),
+    "succeeded": Look("green", "✓", "succeeded"),
+    "failed": Look("red", "■", "failed"),
+    "stopped": Look("grey", "■", "stopped"),
+    "timed_out": Look("red", "◷", "timed out"),
+}
+
+
+@register.filter
+def state_look(state: str) -> Look:
+    """A run's state as tone, shape and word."""
+    return LOOKS.get(str(state), Look("grey", "○", str(state or "no runs")))
+
+
+@register.filter
+def permission_tone(state: str) -> str:
+    """The colour of what became of a permission request."""
+    return {"allowed": "green", "refused": "red", "expired": "red", "open": "amber"}.get(
+        state, "grey"
+    )
+
+
+@register.filter
+def money(value: Decimal | float | int | None) -> str:
+    """US dollars: two digits from a dollar on, four below, so that a cent's fraction is seen."""
+    if value is None:
+        return "–"
+    amount = Decimal(value)
+    if amount == 0:
+        return "$0.00"
+    if abs(amount) < Decimal("0.0001"):
+        return "< $0.0001"
+    return f"${amount:,.2f}" if abs(amount) >= 1 else f"${amount:.4f}"
+
+
+@register.filter
+def duration(seconds: float | int | None) -> str:
+    """Seconds as people say them: `0.4 s`, `38 s`, `4 m 12 s`, `2 h 05 m`, `3 d 4 h`."""
+    if seconds is None or seconds == "":
+        return "–"
+    value = max(float(seconds), 0.0)
+    if value < 9.95:
+        return f"{value:.1f} s" if value % 1 else f"{value:.0f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s" if rest else f"{minutes} m"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} m" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+@register.filter
+def between(start: datetime | None, end: datetime | None) -> float | None:
+    """Seconds from one moment to another, or until now when there is no other."""
+    if start is None:
+        return None
+    return ((end or timezone.now()) - start).total_seconds()
+
+
+@register.filter
+def ago(at: datetime | None) -> str:
+    """How long ago, in one unit."""
+    if at is None:
+        return "never"
+    seconds = (timezone.now() - at).total_seconds()
+    if seconds < 5:
+        return "just now"
+    for size, word in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {word} ago"
+    return f"{int(seconds)} s ago"
+
+
+@register.filter(name="bytes")
+def size(value: int | None) -> str:
+    """Bytes in binary units: `512 B`, `3 GiB`, `1.5 MiB`."""
+    if value is None:
+        return "–"
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1024 or unit == "TiB":
+            return f"{amount:.1f} {unit}".replace(".0 ", " ")
+        amount /= 1024
+    return ""
+
+
+@register.filter
+def thousands(value: int | None) -> str:
+    """A count in short: `812`, `41.2 k`, `1.3 M`."""
+    number = int(value or 0)
+    if number < 1000:
+        return str(number)
+    if number < 999_950:
+        return f"{number / 1000:.1f} k".replace(".0 ", " ")
+    return f"{number / 1_000_000:.1f} M".replace(".0 ", " ")
+
+
+@register.filter
+def visible(text: object) -> SafeString:
+    """Text from a pod as safe HTML: escaped, bidirectional and control characters named, line breaks kept."""
+    return markdown.plain(str(text))
+
+
+@register.filter
+def log_text(text: str) -> SafeString:
+    """A log line as safe HTML: colour and cursor sequences taken out, what else would not be seen named."""
+    return markdown.plain(ANSI.sub("", str(text)))
+
+
+@register.filter(name="markdown")
+def rendered(text: str) -> SafeString:
+    """An agent's or a person's Markdown as safe HTML."""
+    return markdown.render(str(text))
+
+
+@register.filter
+def pretty(value: Any) -> str:
+    """A JSON value over several lines, cut at `MAX_JSON_CHARACTERS`."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    if len(text) > MAX_JSON_CHARACTERS:
+        return (
+            f"{text[:MAX_JSON_CHARACTERS]}\n… {len(text) - MAX_JSON_CHARACTERS:,} more characters"
+        )
+    return text
+
+
+@register.filter
+def agent_title(key: str) -> str:
+    """The agent's name as people know it."""
+    profile = PROFILES.get(key)
+    return profile.title if profile else key
+
+
+@register.filter
+def described(field: BoundField) -> SafeString:
+    """A form's control that names its help and its errors for screen readers."""
+    ids = []
+    if field.help_text:
+        ids.append(f"{field.id_for_label}-help")
+    attributes = {}
+    if field.errors:
+        ids.append(f"{field.id_for_label}-error")
+        attributes["aria-invalid"] = "true"
+    if ids:
+        attributes["aria-describedby"] = " ".join(ids)
+    return field.as_widget(attrs=attributes)

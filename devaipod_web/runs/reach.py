@@ -1,0 +1,75 @@
+"""What a run could reach, before it is launched and while it runs. Reads what is here already; contacts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from devaipod_web import home
+from devaipod_web.forges import staging
+from devaipod_web.forges.errors import ForgeError
+from devaipod_web.llm.models import ProviderKind
+from devaipod_web.projects.models import PermissionPolicy, Project
+from devaipod_web.runs.supervisor import image
+from pods.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Rows by heading: (may it, what, whence). `notes` are sentences with a level."""
+
+    image: str
+    image_whence: str
+    models: str
+    models_whence: str
+    is_demo: bool
+    forge_read: str
+    forge_write: str
+    policy: str
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def of(project: Project, given: Mapping[str, str]) -> Reach:
+    """The reach of a run of `project` with the choices of the launch form."""
+    name, whence, notes = _image(project)
+    is_demo = project.provider is None or project.provider.kind == ProviderKind.DEMO
+    model = str(given.get("model", ""))[:200] or project.model
+    policy = str(given.get("permission_policy", "")) or project.permission_policy
+    labels = dict(PermissionPolicy.choices)
+    if is_demo:
+        models, models_whence = ProviderKind.DEMO.label, "this installation"
+    else:
+        models = model or "any of the provider's"
+        models_whence = project.provider.name if project.provider else ""
+    if policy == PermissionPolicy.ALLOW:
+        notes.append(("info", "Edits and commands are allowed without asking, inside the sandbox."))
+    return Reach(
+        image=name,
+        image_whence=whence,
+        models=models,
+        models_whence=models_whence,
+        is_demo=is_demo,
+        forge_read=f"read {project.name}, {project.upstream_branch}",
+        forge_write="push to its own branch on the staging forge",
+        policy=labels.get(policy, policy),
+        notes=notes,
+    )
+
+
+def _image(project: Project) -> tuple[str, str, list[tuple[str, str]]]:
+    """The image, where its name comes from, and what devcontainer.json asks for besides."""
+    default = project.image or settings.AGENT_IMAGE
+    whence = "project" if project.image else "default"
+    if not home.mirror_repository(project.key).is_dir():
+        note = "The repository has not been fetched yet: its devcontainer.json is read when the run starts."
+        return default, whence, [("info", note)]
+    try:
+        commit = staging.resolve(project, project.upstream_branch)
+        found = image.plan(project, commit, workspace=f"/workspaces/{project.slug}")
+    except (ForgeError, BackendError) as error:
+        return default, whence, [("warning", f"{error.message} {error.next_step}".strip())]
+    if found.source != "project":
+        whence = "devcontainer.json"
+    return found.image, whence, [("warning", text) for text in found.warnings]

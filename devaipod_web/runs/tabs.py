@@ -1,0 +1,155 @@
+"""What the tabs of a run's page show: changes, logs, access."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+
+from devaipod_web import home
+from devaipod_web.forges.errors import ForgeError
+from devaipod_web.llm.models import LlmCall
+from devaipod_web.reviews import diff
+from devaipod_web.reviews.diff import Diff
+from devaipod_web.runs import events, logs
+from devaipod_web.runs.models import PermissionRequest, Run, RunEvent
+from pods.sidecar.protocol import EventKind
+
+#: Lines of a log that a page shows at first; the page keeps 5,000.
+FIRST_LINES = 500
+OLDER_LINES = 500
+REFUSED_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The difference of what is staged to the base. `problem` is set when it could not be read."""
+
+    diff: Diff = field(default_factory=Diff)
+    base: str = ""
+    head: str = ""
+    problem: Exception | None = None
+
+
+def changes(run: Run) -> Changes:
+    """What the run has staged so far, as a diff to its base."""
+    if not run.base_commit or not run.head_commit or run.base_commit == run.head_commit:
+        return Changes()
+    repository = home.run_repository(run.project.key, run.key)
+    try:
+        found = diff.files(repository, run.base_commit, run.head_commit)
+    except ForgeError as error:
+        return Changes(base=run.base_commit, head=run.head_commit, problem=error)
+    return Changes(found, run.base_commit, run.head_commit)
+
+
+@dataclass(frozen=True)
+class Logs:
+    """The containers that have a log, and the end of the chosen one's."""
+
+    choices: list[dict[str, Any]]
+    pod: str = ""
+    container: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    last: int = 0
+    is_live: bool = False
+
+    @property
+    def first(self) -> int:
+        """The number of the first line shown."""
+        return int(self.lines[0]["n"]) if self.lines else 0
+
+
+def logs_of(run: Run) -> list[tuple[str, str]]:
+    """(pod, container) of each log: those on disk, and those that a living pod will have."""
+    found = logs.containers(run.key)
+    for pod in run.pods.all():
+        for container in ("agent", "sidecar"):
+            if (pod.name, container) not in found and pod.ended_at is None:
+                found.append((pod.name, container))
+    return found
+
+
+def chosen_logs(run: Run, pod: str, container: str) -> Logs:
+    """The log that was asked for; without a choice the latest attempt's agent."""
+    known = logs_of(run)
+    if not known:
+        return Logs(choices=[])
+    if (pod, container) not in known:
+        latest = known[-1][0]
+        pod, container = next((pair for pair in known if pair == (latest, "agent")), known[-1])
+    attempts = {row.name: row for row in run.pods.all()}
+    choices = [
+        {
+            "pod": name,
+            "container": part,
+            "attempt": attempts[name].attempt if name in attempts else None,
+            "current": (name, part) == (pod, container),
+        }
+        for name, part in known
+    ]
+    lines = [asdict(line) for line in logs.tail(run.key, pod, container, limit=FIRST_LINES)]
+    row = attempts.get(pod)
+    return Logs(
+        choices=choices,
+        pod=pod,
+        container=container,
+        lines=lines,
+        last=int(lines[-1]["n"]) if lines else 0,
+        is_live=row is not None and row.removed_at is None,
+    )
+
+
+def lines_before(run: Run, pod: str, container: str, before: int) -> list[dict[str, Any]]:
+    """Older lines of a log, as the socket sends them. Names that are none of this run's give an empty list."""
+    if (pod, container) not in logs_of(run):
+        return []
+    start = max(before - OLDER_LINES - 1, 0)
+    limit = before - 1 - start
+    if limit <= 0:
+        return []
+    return [asdict(line) for line in logs.read(run.key, pod, container, after=start, limit=limit)]
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a run reached, and what was refused. Costs are USD."""
+
+    models: list[dict[str, Any]]
+    refused: list[dict[str, Any]]
+    permissions: list[PermissionRequest]
+    pushes: list[dict[str, Any]]
+
+
+def access(run: Run) -> Access:
+    """Models by number of calls, refusals, questions and pushes of a run."""
+    models = (
+        LlmCall.objects.filter(run=run)
+        .values("model", "provider_kind", "provider__name")
+        .annotate(
+            calls=Count("pk"),
+            failed=Count("pk", filter=Q(status__gte=400)),
+            sent=Sum("tokens_in"),
+            received=Sum("tokens_out"),
+            spent=Sum("cost"),
+        )
+        .order_by("-calls")
+    )
+    refused = RunEvent.objects.filter(run=run, kind=events.Kind.MODEL_REFUSED)
+    staged = RunEvent.objects.filter(run=run, kind=EventKind.WORK_STAGED)
+    return Access(
+        models=list(models),
+        refused=[_told(row) for row in refused.order_by("-seq")[:REFUSED_SHOWN]],
+        permissions=list(
+            PermissionRequest.objects.filter(run=run)
+            .select_related("answered_by")
+            .order_by("-asked_at")[:REFUSED_SHOWN]
+        ),
+        pushes=[_told(row) for row in staged.order_by("-seq")[:REFUSED_SHOWN]],
+    )
+
+
+def _told(row: RunEvent) -> dict[str, Any]:
+    payload = row.payload if isinstance(row.payload, dict) else {}
+    return {"at": row.at, **{str(key): value for key, value in payload.items()}}

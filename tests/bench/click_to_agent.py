@@ -120,7 +120,7 @@ def _ours(place: Installation, project: str) -> float:
     began = time.time()
     key = place.api("POST", "/runs", {"project": project, "task": "sleep 3"})["key"]
     place.wait_for_state(key, "running", "succeeded", seconds=60)
-    pod = place.run(key)["pods"][-1]["name"]
+    pod = place.run(key)["pods"][-1]
     seconds = born(place, f"{pod}-agent") - began
     place.wait_for_state(key, "succeeded", seconds=60)
     place.wait(lambda: not _pod_there(place, pod), 60, f"pod {pod} to go")

@@ -23,7 +23,7 @@ def measure(place: Installation, project: str) -> bool:
     task = f"sleep 2\nlog {LINES} {PER_SECOND}\nsleep 2"
     key = place.api("POST", "/runs", {"project": project, "task": task})["key"]
     place.wait_for_event(key, "turn.started", seconds=60)
-    pod = place.run(key)["pods"][-1]["name"]
+    pod = place.run(key)["pods"][-1]
     ours, podman = asyncio.run(_both(place, key, pod, cookie(place)))
     differences = [ours[n] - podman[n] for n in range(LINES)]
     median = statistics.median(differences)

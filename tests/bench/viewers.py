@@ -24,7 +24,7 @@ def measure(place: Installation, project: str) -> bool:
     task = f"sleep 20\nlog {LINES} {PER_SECOND}\nsleep 2"
     key = place.api("POST", "/runs", {"project": project, "task": task})["key"]
     place.wait_for_event(key, "turn.started", seconds=60)
-    pod = place.run(key)["pods"][-1]["name"]
+    pod = place.run(key)["pods"][-1]
     before = resident(place.server.pid)
     address, session = log_address(place, key, pod), cookie(place)
     lost, doubled, peak = asyncio.run(_watch(address, session, place.url, place.server.pid))

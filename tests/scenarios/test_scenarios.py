@@ -129,7 +129,7 @@ def make_provider(place: Installation, name: str, provider: ScriptedProvider) ->
 def put_in(place: Installation, key: str, fault: dict[str, str]) -> Any:
     """Wait for the moment and do it; returns what undoes it, or None."""
     place.wait_for_event(key, fault["after"], seconds=90)
-    pod = place.run(key)["pods"][-1]["name"]
+    pod = place.run(key)["pods"][-1]
     match fault["do"]:
         case "kill-agent":
             place.podman("kill", "--signal", "KILL", f"{pod}-agent")

@@ -102,9 +102,12 @@ def why_agent_ended(
             "Raise the memory limit in the project's settings, or give the agent a smaller task.",
         )
     if code == EXIT_SIGKILL:
+        # On cgroups v1 podman does not always learn that the kernel killed for memory.
+        size = f"{memory_bytes / 1024**3:.1f} GiB"
         return (
-            f"The agent was killed (exit code {code}).{_quote(lines)}",
-            "Prompt the run again: workspace and session are kept.",
+            f"The agent was killed (exit code {code}), most likely because it used more memory than it may "
+            f"({size}).{_quote(lines)}",
+            "Raise the memory limit in the project's settings, or prompt the run again: workspace and session are kept.",
         )
     what = "crashed" if code == EXIT_SIGSEGV else "ended"
     when = "" if code else " although it did not fail"

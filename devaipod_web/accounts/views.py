@@ -92,8 +92,9 @@ def sign_in_link(request: HttpRequest, secret: str) -> HttpResponse:
         )
     login(request, user, backend=BACKEND)
     if not user.has_usable_password():
-        messages.info(request, "You are signed in. Set a password to sign in again without a link.")
-        return redirect("account")
+        messages.info(
+            request, "You are signed in. Set a password on your own page to sign in without a link."
+        )
     return redirect(settings.LOGIN_REDIRECT_URL)
 
 

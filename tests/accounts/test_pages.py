@@ -115,8 +115,9 @@ def test_who_came_by_a_link_is_asked_for_a_password(manager):
     user = services.add_person(manager, "dora", role=Role.VIEWER)
     client = Client()
     response = client.post(services.sign_in_link(user), follow=True)
-    assert response.redirect_chain[-1][0] == "/account/"
-    page = response.content.decode()
+    assert response.redirect_chain[-1][0] == "/"
+    assert "Set a password" in text_of(response)
+    page = client.get("/account/").content.decode()
     assert 'name="current"' not in page
     saved = client.post(
         "/account/", {"new": "a long enough secret", "again": "a long enough secret"}

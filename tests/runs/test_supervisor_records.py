@@ -11,6 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from devaipod_web.runs.models import Run, RunPod
+from devaipod_web.runs.services import commands
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.transition import transition
@@ -92,6 +93,16 @@ def test_a_lost_pod_brings_a_new_attempt_that_asks_the_turn_again(working):
     assert asked.payload["turn"] == 1
     assert asked.payload["text"].endswith("Mend the till")
     assert "started anew" in asked.payload["text"]
+
+
+def test_a_prompt_that_was_on_its_way_to_a_lost_pod_is_sent_under_a_new_number(started):
+    run = started.pod.run
+    (command,) = commands.pending(started.pod)
+    commands.mark_sent([command.pk], started.pod)
+    records.lose(run.pk, started.pod.pk, "gone.")
+    (again,) = commands.pending(pod_of(run, 2))
+    assert again.number > command.number
+    assert again.payload == {"turn": 1, "text": "Mend the till"}
 
 
 def test_losing_the_same_pod_twice_counts_once(working):

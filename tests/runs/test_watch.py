@@ -73,6 +73,11 @@ ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
             pod(),
             What.END_CANCELLED,
         ),
+        (
+            replace(AT_WORK, state=State.WAITING, keep_warm_until=NOW + timedelta(minutes=5)),
+            pod(sidecar=Phase.EXITED),
+            What.END_CANCELLED,
+        ),
         (ENDED, pod(), What.NOTHING),
         (replace(ENDED, turn_ended_at=NOW - timedelta(minutes=6)), pod(), What.NOT_STAGED),
         (

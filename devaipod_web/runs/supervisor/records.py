@@ -240,13 +240,33 @@ def lose(run_id: int, pod_id: int, reason: str) -> None:
 
 
 def ask_again(run: Run, pod: RunPod) -> None:
-    """Queue the prompt of each turn that began in `pod` and did not end."""
+    """Queue the prompt of each turn that began in `pod` and did not end, and of each that was on its way to it."""
     for turn in Turn.objects.filter(run=run, pod=pod, ended_at=None).exclude(started_at=None):
-        RunCommand.objects.filter(
-            run=run, kind=CommandKind.PROMPT, state__in=OPEN, payload__turn=turn.number
-        ).update(state=CommandState.REFUSED, reason="the pod was lost", done_at=timezone.now())
+        _withdraw_sent(run, turn)
         Turn.objects.filter(pk=turn.pk).update(started_at=None, pod=None)
         enqueue(run.pk, CommandKind.PROMPT, {"turn": turn.number, "text": CONTINUE + turn.prompt})
+    send_anew(run)
+
+
+def send_anew(run: Run) -> None:
+    """Queue again, under new numbers, the prompts that were sent and of which nothing was heard.
+
+    A sidecar passes over a number that it has done, also one of an earlier attempt whose word of it was lost.
+    """
+    for turn in Turn.objects.filter(run=run, started_at=None, ended_at=None).order_by("number"):
+        if _withdraw_sent(run, turn):
+            enqueue(run.pk, CommandKind.PROMPT, {"turn": turn.number, "text": turn.prompt})
+
+
+def _withdraw_sent(run: Run, turn: Turn) -> bool:
+    sent = RunCommand.objects.filter(
+        run=run, kind=CommandKind.PROMPT, state=CommandState.SENT, payload__turn=turn.number
+    )
+    return bool(
+        sent.update(
+            state=CommandState.REFUSED, reason="the pod was lost", done_at=timezone.now()
+        )
+    )
 
 
 def close_turns(pod: RunPod, stop_reason: str) -> None:
@@ -279,6 +299,7 @@ def pod_ended(pod_id: int) -> None:
         )
         if pod.run.state in ENDED:
             close_turns(pod, "interrupted")
+            send_anew(pod.run)
         withdraw_of(pod)
         wake(pod.run.key)
 

@@ -83,6 +83,9 @@ def decide(facts: Facts, pod: PodState | None) -> What:
     if pod is None or _phase(pod, SIDECAR) is not Phase.RUNNING:
         if facts.stop_asked and facts.turn_ended_at and not facts.turn_staged:
             return What.NOT_STAGED
+        if facts.state is State.WAITING and facts.keep_warm_until is not None:
+            # The agent did not obey its cancel: the sidecar staged the work and ended the attempt.
+            return What.END_CANCELLED
         return What.LOST
     if _phase(pod, AGENT) is Phase.EXITED:
         return _after_exit(facts, pod)

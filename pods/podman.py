@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import requests
-
-from pods import podman_exec, podman_logs, podman_state, podman_volumes
+from pods import (
+    podman_exec,
+    podman_images,
+    podman_logs,
+    podman_oom,
+    podman_state,
+    podman_volumes,
+    podman_watch,
+)
 from pods.errors import (
     BackendError,
     BackendUnavailable,
@@ -33,17 +36,14 @@ from pods.podman_documents import (
     volume_document,
 )
 from pods.podman_images import (
-    NO_CREDENTIALS,
     Tables,
     check_reference,
     home_of,
     numeric_user,
-    pull_error,
     users_of,
 )
 from pods.spec import (
     AGENT,
-    LABEL_INSTALLATION,
     SIDECAR,
     ContainerSpec,
     ImageInfo,
@@ -57,9 +57,7 @@ from pods.spec import (
     VolumeSpec,
 )
 
-#: A pull without any progress for this long is given up.
-PULL_IDLE_SECONDS = 60
-WATCH_BACKOFF_SECONDS = (0.5, 10.0)
+MAX_REMEMBERED = 1000
 
 NO_BOUND_ROOTLESS = "Rootless podman cannot bound the disk use of a volume: it is measured, and a run over its limit is stopped."
 NO_LIMITS_CGROUPS_V1 = (
@@ -78,6 +76,7 @@ class PodmanBackend:
         self._volumes_dir = volumes_dir
         self._facts: tuple[bool, bool] | None = None
         self._images: dict[str, ImageInfo] = {}
+        self._oom: dict[str, bool] = {}
 
     # --- the host ---------------------------------------------------------------------------------------
 
@@ -142,36 +141,11 @@ class PodmanBackend:
             if progress is not None:
                 loop.call_soon_threadsafe(progress, PullProgress(line))
 
-        await self._client.run(self._pull, reference, tell)
+        await self._client.run(podman_images.pull, self._client, reference, tell)
         found = await self.image(reference)
         if found is None:
             raise ImageMissing(f"The image {reference} was pulled and is not in the store.")
         return found
-
-    def _pull(self, reference: str, tell: Callable[[str], None]) -> None:
-        # `policy=missing` and `quiet=false`: one JSON object a line, `stream` for progress, `error` at the end.
-        answer = self._client.open(
-            "POST",
-            "/images/pull",
-            params={"reference": reference, "policy": "missing", "quiet": "false"},
-            timeout=PULL_IDLE_SECONDS,
-            stream=True,
-            headers={"X-Registry-Config": NO_CREDENTIALS},
-        )
-        try:
-            for line in answer.iter_lines():
-                said = _said(line)
-                if said.get("error"):
-                    raise pull_error(reference, str(said["error"]))
-                if said.get("stream"):
-                    tell(str(said["stream"]).strip()[:300])
-        except requests.RequestException as error:
-            raise ImageMissing(
-                f"The image {reference} is not on this host, and its registry was silent for {PULL_IDLE_SECONDS} s.",
-                next_step="Check that this host reaches the registry, or build the image here.",
-            ) from error
-        finally:
-            answer.close()
 
     # --- pods -------------------------------------------------------------------------------------------
 
@@ -296,9 +270,20 @@ class PodmanBackend:
         infra = document.get("InfraContainerID")
         ids = [c["Id"] for c in document.get("Containers") or [] if c["Id"] != infra]
         found = await asyncio.gather(*(self._inspect(identity) for identity in ids))
-        return podman_state.pod_state(
-            document, [one for one in found if one is not None], warnings=await self._warnings()
-        )
+        there = [one for one in found if one is not None]
+        await asyncio.gather(*(self._look_for_oom(one) for one in there))
+        return podman_state.pod_state(document, there, warnings=await self._warnings())
+
+    async def _look_for_oom(self, document: dict[str, Any]) -> None:
+        """Correct `OOMKilled` where podman missed it; asked once a container, since the kernel's log forgets."""
+        state, identity = document["State"], document["Id"]
+        if state.get("OOMKilled") or state.get("ExitCode") != podman_oom.KILLED:
+            return
+        if identity not in self._oom:
+            if len(self._oom) >= MAX_REMEMBERED:
+                self._oom.clear()
+            self._oom[identity] = await self._client.run(podman_oom.killed_for_memory, identity)
+        state["OOMKilled"] = self._oom[identity]
 
     async def _inspect(self, identity: str) -> dict[str, Any] | None:
         try:
@@ -307,39 +292,9 @@ class PodmanBackend:
             return None
         return document
 
-    async def watch(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
+    def watch(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
         """Changes from now on. One connection, made again with back-off when podman goes away."""
-        least, most = WATCH_BACKOFF_SECONDS
-        pause = least
-        while True:
-            try:
-                async for event in self._events(labels):
-                    pause = least
-                    yield event
-            except (OSError, asyncio.IncompleteReadError, ValueError):
-                pass
-            await asyncio.sleep(pause * (1 + random.random() / 2))  # noqa: S311 - jitter
-            pause = min(pause * 2, most)
-
-    async def _events(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
-        filters = json.dumps(
-            {"label": [f"{key}={value}" for key, value in labels.items()], "type": ["container"]}
-        )
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        connector = aiohttp.UnixConnector(str(self._client.socket))
-        try:
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.get(
-                    "http://d/v4.0.0/libpod/events", params={"stream": "true", "filters": filters}
-                ) as answer,
-            ):
-                async for line in answer.content:
-                    event = _event(line)
-                    if event is not None:
-                        yield event
-        except aiohttp.ClientError as error:
-            raise OSError(str(error)) from error
+        return podman_watch.watch(self._client.socket, labels)
 
     # --- what containers say and do ---------------------------------------------------------------------
 
@@ -467,31 +422,8 @@ def _filters(labels: Mapping[str, str]) -> str:
     return json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]})
 
 
-def _event(line: bytes) -> PodEvent | None:
-    """One line of podman's event stream, or None for what is no event of a container of ours."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    attributes = (said.get("Actor") or {}).get("Attributes") or {}
-    name = str(attributes.get("name", ""))
-    pod, _, container = name.rpartition("-")
-    if not pod or LABEL_INSTALLATION not in attributes:
-        return None
-    at = datetime.fromtimestamp(int(said.get("time", 0)), UTC)
-    return PodEvent(pod, container, str(said.get("Action", said.get("status", ""))), at)
-
-
 def _tail(path: Path, lines: int) -> str:
     try:
         return podman_logs.tail_cursor(path, lines)
     except FileNotFoundError:
         return ""
-
-
-def _said(line: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}

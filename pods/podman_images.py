@@ -7,8 +7,10 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import requests
 
 from pods.errors import (
     BackendError,
@@ -43,6 +45,8 @@ MAX_REFERENCE = 300
 NO_CREDENTIALS = base64.urlsafe_b64encode(
     json.dumps({"none.invalid": {"username": "none", "password": "none"}}).encode()
 ).decode()
+#: A pull without any progress for this long is given up.
+PULL_IDLE_SECONDS = 60
 DIGITS = re.compile(r"[0-9]+")
 #: Above this numbers wrap around in the kernel's or a runtime's hands.
 MAX_ID = 2**31 - 1
@@ -135,7 +139,42 @@ def home_of(tables: Tables, user: str, env: Mapping[str, str]) -> str:
     return home if home.startswith("/") and home != "/" else "/home/agent"
 
 
-def pull_error(reference: str, said: str) -> BackendError:
+def pull(client: PodmanClient, reference: str, tell: Callable[[str], None]) -> None:
+    """Pull an image unless it is there; `tell` gets a line now and then. Blocking. Raises ImageMissing, PullRefused, QuotaExceeded."""
+    # `policy=missing` and `quiet=false`: one JSON object a line, `stream` for progress, `error` at the end.
+    answer = client.open(
+        "POST",
+        "/images/pull",
+        params={"reference": reference, "policy": "missing", "quiet": "false"},
+        timeout=PULL_IDLE_SECONDS,
+        stream=True,
+        headers={"X-Registry-Config": NO_CREDENTIALS},
+    )
+    try:
+        for line in answer.iter_lines():
+            said = _said(line)
+            if said.get("error"):
+                raise _pull_error(reference, str(said["error"]))
+            if said.get("stream"):
+                tell(str(said["stream"]).strip()[:300])
+    except requests.RequestException as error:
+        raise ImageMissing(
+            f"The image {reference} is not on this host, and its registry was silent for {PULL_IDLE_SECONDS} s.",
+            next_step="Check that this host reaches the registry, or build the image here.",
+        ) from error
+    finally:
+        answer.close()
+
+
+def _said(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _pull_error(reference: str, said: str) -> BackendError:
     """Why a pull failed, from podman's words."""
     low = said.lower()
     short = " ".join(said.split())[-400:]

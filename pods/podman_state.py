@@ -41,6 +41,11 @@ def container_state(document: Mapping[str, Any], *, pod: str) -> ContainerState:
     state = document.get("State") or {}
     phase = PHASES.get(str(state.get("Status", "")).lower(), Phase.UNKNOWN)
     ended = phase is Phase.EXITED
+    started = moment(state.get("StartedAt"))
+    finished = moment(state.get("FinishedAt")) if ended else None
+    if started is not None and finished is not None:
+        # podman stamps the start when its runtime returns: a short program has ended by then.
+        started = min(started, finished)
     health = (state.get("Health") or state.get("Healthcheck") or {}).get("Status", "")
     return ContainerState(
         name=str(document.get("Name", "")).removeprefix(f"{pod}-"),
@@ -52,8 +57,8 @@ def container_state(document: Mapping[str, Any], *, pod: str) -> ContainerState:
         health=str(health),
         error=str(state.get("Error", ""))[:1000],
         created_at=moment(document.get("Created")),
-        started_at=moment(state.get("StartedAt")),
-        finished_at=moment(state.get("FinishedAt")) if ended else None,
+        started_at=started,
+        finished_at=finished,
     )
 
 

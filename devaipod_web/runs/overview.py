@@ -25,10 +25,12 @@ SHOWN = 30
 
 
 def waiting_counts() -> tuple[int, int]:
-    """How many permission requests and reviews wait for a person: (all that needs one, reviews)."""
-    questions = PermissionRequest.objects.filter(state=PermissionState.OPEN).count()
+    """How much waits for a person: (all that the page Now lists, the reviews among it)."""
+    open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
-    return questions, reviews
+    parked = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
+    failed = queries.failed_lately().order_by().count()
+    return open_requests.count() + parked.count() + failed + reviews, reviews
 
 
 @dataclass(frozen=True)

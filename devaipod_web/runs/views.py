@@ -60,7 +60,7 @@ def now(request: HttpRequest) -> HttpResponse:
 @require_GET
 def now_live(request: HttpRequest) -> HttpResponse:
     """The same without the frame, fetched again when something has happened."""
-    return render(request, "now/_parts.html", {"now": overview.now()})
+    return render(request, "now/live.html", {"now": overview.now()})
 
 
 def _list_context(request: HttpRequest) -> dict[str, Any]:

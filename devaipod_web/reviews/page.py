@@ -49,7 +49,7 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class Folder:
-    """Files of one folder, in git's order."""
+    """Files of one folder that stand together in git's order."""
 
     name: str
     files: list[ListedFile]
@@ -130,12 +130,15 @@ def _folders(review: Review, entries: list[FileEntry], current: FileEntry) -> li
     for risk in review.risks:
         if risk["code"] in BADGES:
             badges[risk["path"]].append((BADGES[risk["code"]], risk["tick"]))
-    folders: dict[str, list[ListedFile]] = {}
+    folders: list[Folder] = []
     for entry in entries:
-        folders.setdefault(entry.folder, []).append(
+        # A folder that git's order comes back to gets its heading again: the list is in the order of j and k.
+        if not folders or folders[-1].name != entry.folder:
+            folders.append(Folder(entry.folder, []))
+        folders[-1].files.append(
             ListedFile(entry, _url(entry), entry is current, badges.get(entry.path, []))
         )
-    return [Folder(name, listed) for name, listed in folders.items()]
+    return folders
 
 
 def commits(review: Review) -> tuple[list[changes.Commit], Exception | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pods import (
+    podman_api_logs,
     podman_exec,
     podman_images,
     podman_logs,
@@ -307,10 +308,16 @@ class PodmanBackend:
         tail: int | None = None,
         since: str = "",
     ) -> AsyncIterator[LogLine]:
-        """A container's log from its file on this host."""
+        """A container's log from its file on this host, or over the API where we may not read that."""
         name = container_name(pod, container)
         document = await self._client.get(f"/containers/{name}/json")
         path = Path(document["HostConfig"]["LogConfig"]["Path"])
+        if not await self._client.run(podman_api_logs.readable, path):
+            async for line in podman_api_logs.follow(
+                self._client.socket, name, since=since, tail=tail, on=follow
+            ):
+                yield line
+            return
         if tail is not None and not since:
             since = await self._client.run(_tail, path, tail)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pods.errors import BackendUnavailable, PodRefused
+from pods import podman_api_logs
+from pods.errors import BackendUnavailable, PodNotFound, PodRefused
 from pods.podman import PodmanBackend
 from pods.spec import AGENT, SIDECAR
 from tests.pods import services
@@ -82,6 +83,24 @@ async def test_a_creation_killed_after_any_call_is_completed_by_the_next(
     await asyncio.sleep(0.1)
     assert [line.text for line in await kit.said(spec)] == [b"1000"]
     assert set(await backend.volumes(kit.labels())) == {volume.name for volume in spec.volumes}
+
+
+async def test_a_log_whose_file_is_closed_to_us_comes_over_the_api(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root reads every file: only the answer to "may we read it" is another here.
+    monkeypatch.setattr(podman_api_logs, "readable", lambda path: False)
+    spec = kit.spec("seq 1 500; echo wrong >&2; sleep 1.2; seq 501 600")
+    await kit.up(spec)
+    lines = await asyncio.wait_for(kit.said(spec, follow=True), 30)
+    numbers = [line.text for line in lines if line.stream == "stdout"]
+    assert numbers == [b"%d" % n for n in range(1, 601)]
+    assert [line.text for line in lines if line.stream == "stderr"] == [b"wrong"]
+    for place in (0, 300, 500, 550, 600):
+        assert await kit.said(spec, since=lines[place].cursor) == lines[place + 1 :]
+    assert await kit.said(spec, tail=5) == lines[-5:]
+    with pytest.raises(PodNotFound):
+        await kit.said(kit.spec(), follow=True)
 
 
 async def test_no_call_holds_up_the_event_loop(kit: Kit) -> None:

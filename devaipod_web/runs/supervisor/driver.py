@@ -274,7 +274,8 @@ class Driver:
                 await self._end(State.TIMED_OUT, _timed_out(view.run))
             case What.END_CANCELLED:
                 await self._end(
-                    State.STOPPED, "The turn was cancelled, and the pod has ended without another prompt."
+                    State.STOPPED,
+                    "The turn was cancelled, and the pod has ended without another prompt.",
                 )
             case What.LOST:
                 await self._lost(pod, state)

@@ -109,7 +109,7 @@ def admit(owner: str, places: int) -> list[tuple[int, str]]:
 
 def begin_step(run_id: int, step: str) -> None:
     """Show which step of starting the run is in."""
-    Run.objects.filter(pk=run_id).update(step=step)
+    Run.objects.filter(pk=run_id, state__in=[State.PREPARING, State.STARTING]).update(step=step)
     wake(Run.objects.values_list("key", flat=True).get(pk=run_id))
 
 
@@ -136,6 +136,21 @@ def finish_step(
             events.Kind.STEP,
             {"step": step, "text": text, "seconds": round(max(seconds, 0.0), 3)},
         )
+
+
+def agent_started(run_id: int, pod_id: int, *, cloned: float, started: float) -> None:
+    """Note the seconds that the clone and the start of the agent's container took, and that the agent is on its way."""
+    with transaction.atomic():
+        finish_step(run_id, pod_id, "clone", text="The workspace is ready", seconds=cloned)
+        finish_step(
+            run_id,
+            pod_id,
+            "start",
+            text="Started the agent's container",
+            seconds=started,
+            agent_started_at=timezone.now(),
+        )
+        begin_step(run_id, "agent")
 
 
 def waits_for(run_id: int, text: str) -> None:
@@ -263,9 +278,7 @@ def _withdraw_sent(run: Run, turn: Turn) -> bool:
         run=run, kind=CommandKind.PROMPT, state=CommandState.SENT, payload__turn=turn.number
     )
     return bool(
-        sent.update(
-            state=CommandState.REFUSED, reason="the pod was lost", done_at=timezone.now()
-        )
+        sent.update(state=CommandState.REFUSED, reason="the pod was lost", done_at=timezone.now())
     )
 
 

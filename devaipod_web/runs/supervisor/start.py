@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.utils import timezone
 
 from devaipod_web import db, home
 from devaipod_web.forges import staging
@@ -173,27 +172,12 @@ class Starter:
         """The workspace is there: note how long it took and start the agent's container. Safe to repeat."""
         ready, since = pod.workspace_ready_at, pod.connected_at
         assert ready is not None
-        if "clone" not in pod.steps:
-            await db.write(
-                records.finish_step,
-                view.run.pk,
-                pod.pk,
-                "clone",
-                text="The workspace is ready",
-                seconds=(ready - since).total_seconds() if since else 0.0,
-            )
-        await db.write(records.begin_step, view.run.pk, "agent")
         begun = time.monotonic()
         await self.backend.start(pod.name, AGENT)
-        await db.write(
-            records.finish_step,
-            view.run.pk,
-            pod.pk,
-            "start",
-            text="Started the agent's container",
-            seconds=time.monotonic() - begun,
-            agent_started_at=timezone.now(),
-        )
+        started = time.monotonic() - begun
+        # Written after the start: nobody should wait for the agent because of our book-keeping.
+        cloned = (ready - since).total_seconds() if since else 0.0
+        await db.write(records.agent_started, view.run.pk, pod.pk, cloned=cloned, started=started)
 
     def late(self, view: View, pod: RunPod) -> StepFailed | None:
         """What took too long in `starting`, or None. Only looks at stamps in the database."""

@@ -55,7 +55,7 @@ class Killed(Exception):
     """Stands for the end of the process in the middle of a call."""
 
 
-@pytest.mark.parametrize("calls", range(1, 14))
+@pytest.mark.parametrize("calls", range(1, 12))
 async def test_a_creation_killed_after_any_call_is_completed_by_the_next(
     kit: Kit, calls: int
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -40,6 +40,7 @@ DROPPED = frozenset(
         *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"),
     }
 )
+DROPPED_PREFIXES = ("proxy-", "x-forwarded-", "sec-websocket-")
 DROPPED_ANSWER = frozenset(
     {
         "connection",
@@ -149,9 +150,7 @@ class Proxy:
     async def _once(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         assert self._session is not None
         _, base = gateway_address()
-        headers = {
-            name: value for name, value in request.headers.items() if name.lower() not in DROPPED
-        }
+        headers = dict(_kept(request.headers, DROPPED))
         headers["Authorization"] = f"Bearer {self._token}"
         body = request.content.iter_chunked(CHUNK_BYTES) if request.can_read_body else None
         if body is not None and request.content_length is not None:
@@ -188,9 +187,8 @@ class Proxy:
         self, request: web.BaseRequest, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        for name, value in answer.headers.items():
-            if name.lower() not in DROPPED_ANSWER:
-                response.headers.add(name, value)
+        for name, value in _kept(answer.headers, DROPPED_ANSWER):
+            response.headers.add(name, value)
         if answer.content_length is not None:
             response.content_length = answer.content_length
         try:
@@ -224,6 +222,16 @@ class _Full(asyncio.Protocol):
 
 class _NotSent(Exception):
     """Nothing of the request has reached the gateway."""
+
+
+def _kept(headers: Mapping[str, str], dropped: frozenset[str]) -> list[tuple[str, str]]:
+    """What goes on to the other side: not what `dropped` lists, nor what the Connection header names (RFC 9110 §7.6.1)."""
+    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    return [
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in dropped | named and not name.lower().startswith(DROPPED_PREFIXES)
+    ]
 
 
 def _problem(status: int, message: str) -> web.Response:

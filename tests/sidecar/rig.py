@@ -85,7 +85,7 @@ class Gateway:
         return command
 
     async def wait(
-        self, kind: str, seconds: float = 20, count: int = 1, **match: Any
+        self, kind: str, seconds: float = 60, count: int = 1, **match: Any
     ) -> dict[str, Any]:
         """The payload of the `count`-th event of a kind with these values."""
 

@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.installation import ROOT
 from tests.sidecar.rig import Rig, until
 
+pytestmark = pytest.mark.slow
 FLOOD = f"{sys.executable} {ROOT / 'tests' / 'agents' / 'flood.py'}"
 
 
@@ -26,12 +27,17 @@ async def begin(rig: Rig, **env: str) -> None:
     await rig.gateway.wait("session.started")
 
 
+def peak_kilobytes(pid: int) -> int:
+    """The most memory that the process has had (proc(5), VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
+
+
 def numbers(events: list[dict[str, Any]]) -> list[int]:
     """The numbers in brackets, in the order of the events."""
     return [int(n) for e in events for n in re.findall(r"\[(\d+)\]", json.dumps(e["payload"]))]
 
 
-@pytest.mark.slow
 async def test_ten_thousand_interleaved_updates_and_a_frame_of_50_mb_arrive_once_each_in_order(
     rig: Rig,
 ):
@@ -52,9 +58,7 @@ async def test_ten_thousand_interleaved_updates_and_a_frame_of_50_mb_arrive_once
     assert [p["bytes"] for p in rig.gateway.of("agent.oversize")] == [70 << 20]
     assert kinds.index("agent.oversize") < len(kinds) - 1 - kinds[::-1].index("message")
     assert rig.sidecar is not None
-    peak = int(
-        re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{rig.sidecar.pid}/status").read_text())[0]
-    )
+    peak = peak_kilobytes(rig.sidecar.pid)
     assert peak < 420 * 1024, f"{peak} KB of the container's 512 MB"
 
 
@@ -131,9 +135,16 @@ async def test_a_full_outbox_stops_the_reading_and_commands_still_pass(rig: Rig)
     assert numbers(events[turn + 1 :]) == list(range(20_000))
 
 
-@pytest.mark.slow
 async def test_an_idle_sidecar_is_small(rig: Rig):
     await begin(rig)
     assert rig.sidecar is not None
     memory = psutil.Process(rig.sidecar.pid).memory_full_info()
     assert memory.uss < 90 << 20, memory
+
+
+async def test_an_agent_that_can_resume_is_asked_to(rig: Rig):
+    rig.gateway.config |= {"session_id": "earlier", "attempt": 2}
+    await begin(rig)
+    assert rig.gateway.of("session.started") == [
+        {"session_id": "earlier", "how": "resumed", "context_lost": False}
+    ]

@@ -10,6 +10,8 @@ import pytest
 from tests.e2e.installation import git
 from tests.sidecar.rig import BRANCH, Rig
 
+pytestmark = pytest.mark.slow
+
 
 def plant(path: Path, trap: Path) -> Path:
     """A program that leaves a mark when it is run, and passes its input on as a filter would."""

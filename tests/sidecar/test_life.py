@@ -3,8 +3,12 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
+
 from tests.e2e.installation import git
 from tests.sidecar.rig import BRANCH, RUN, Rig
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_turn_from_the_clone_to_the_push(rig: Rig):
@@ -202,3 +206,61 @@ async def test_something_else_where_a_fifo_should_be_is_refused(rig: Rig):
     await rig.start_sidecar()
     refused = await rig.gateway.wait("agent.refused")
     assert "cannot be opened as a FIFO" in refused["message"]
+
+
+async def test_a_session_that_cannot_be_taken_up_is_said_to_be_lost(rig: Rig):
+    rig.gateway.config |= {"session_id": "earlier"}
+    await rig.gateway.start()
+    await rig.start_sidecar()
+    await rig.gateway.wait("workspace.ready")
+    await rig.start_agent(
+        """python3 -c 'import json,sys
+for line in sys.stdin:
+    m = json.loads(line)
+    r = {"initialize": {"protocolVersion": 1}, "session/new": {"sessionId": "fresh"}}[m["method"]]
+    print(json.dumps({"jsonrpc": "2.0", "id": m["id"], "result": r}), flush=True)'"""
+    )
+    started = await rig.gateway.wait("session.started")
+    assert started == {"session_id": "fresh", "how": "new", "context_lost": True}
+
+
+async def test_history_that_an_agent_replays_at_load_is_not_stored_again(rig: Rig):
+    rig.gateway.config |= {"session_id": "earlier"}
+    await rig.gateway.start()
+    await rig.start_sidecar()
+    await rig.gateway.wait("workspace.ready")
+    await rig.start_agent(
+        """python3 -c 'import json,sys
+def say(text):
+    u = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}}
+    print(json.dumps({"jsonrpc": "2.0", "method": "session/update", "params": {"update": u}}))
+for line in sys.stdin:
+    m = json.loads(line)
+    if m["method"] == "session/load": say("of yesterday")
+    r = {"initialize": {"protocolVersion": 1, "agentCapabilities": {"loadSession": True}}}
+    print(json.dumps({"jsonrpc": "2.0", "id": m["id"], "result": r.get(m["method"], {})}))
+    if m["method"] == "session/load": say("of today")
+    sys.stdout.flush()'"""
+    )
+    await rig.gateway.wait("message")
+    assert [message["text"] for message in rig.gateway.of("message")] == ["of today"]
+
+
+async def test_a_stop_without_any_turn_stages_what_an_earlier_attempt_left(rig: Rig):
+    await rig.start()
+    (rig.workspace / "left.txt").write_text("left\n")
+    await rig.gateway.command("stop", reason="the turn has ended: stage its work")
+    staged = await rig.gateway.wait("work.staged")
+    assert staged["turn"] == 0
+    assert rig.pushed("left.txt") == "left"
+
+
+async def test_an_agent_that_ignores_a_stop_has_its_turn_closed_and_its_work_staged(rig: Rig):
+    await rig.start()
+    await rig.gateway.command("prompt", turn=1, text="write half.txt half\nsleep 300")
+    await rig.gateway.wait("tool_call")
+    await rig.gateway.command("stop", reason="enough")
+    assert rig.sidecar is not None
+    assert await asyncio.wait_for(rig.sidecar.wait(), 40) == 0
+    assert rig.gateway.of("turn.ended")[0]["stop_reason"] == "cancelled"
+    assert rig.pushed("half.txt") == "half"

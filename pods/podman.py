@@ -185,13 +185,13 @@ class PodmanBackend:
         return state
 
     async def _users(self, spec: PodSpec) -> dict[str, str]:
-        """The numeric user of each container. A name that the sidecar shares with the agent is one of the agent's image."""
+        """The numeric user of each container. What the sidecar shares with the agent is a user of the agent's image."""
         users = {AGENT: await self._user(spec.agent)}
         for container in (spec.sidecar, *spec.extra):
             same = container.user == spec.agent.user
-            named = not container.user.replace(":", "").isdigit()
+            # Asked for in any case: an image that is missing is named before anything is made.
             resolved = await self._user(replace(container, user="") if same else container)
-            users[container.name] = users[AGENT] if same and named else resolved
+            users[container.name] = users[AGENT] if same else resolved
         return users
 
     async def _user(self, container: ContainerSpec) -> str:

@@ -215,11 +215,12 @@ class PodTests:
         assert inodes >= workspace.inodes * 0.8
 
     async def test_the_users_name_is_looked_up_in_the_agents_image(self, kit: Kit) -> None:
-        spec = kit.spec(user="agent")
-        await kit.up(spec)
-        for container in (AGENT, SIDECAR):
-            _, said = await kit.sh(spec, "id -u; id -g", container=container)
-            assert said.split() == ["1000", "1000"], container
+        for user, numbers in (("agent", ["1000", "1000"]), ("1234", ["1234", "0"])):
+            spec = kit.spec(user=user)
+            await kit.up(spec)
+            for container in (AGENT, SIDECAR):
+                _, said = await kit.sh(spec, "id -u; id -g", container=container)
+                assert said.split() == numbers, (user, container)
 
     async def test_a_user_that_the_image_does_not_have_is_refused_by_name(self, kit: Kit) -> None:
         with pytest.raises(PodRefused, match="no user 'nobody-here'"):

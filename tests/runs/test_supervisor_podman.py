@@ -30,6 +30,13 @@ from tests.runs.world import SIDECAR_IMAGE, podman, scripted_image, world
 pytestmark = [pytest.mark.podman, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def podman_service_ends():
+    """The API service of this test session's installation goes when these tests are done."""
+    yield
+    podman_service.stop()
+
+
 @pytest.fixture
 def shop(tmp_path, settings):
     """A project with a real upstream and the scripted agent."""
@@ -371,3 +378,13 @@ async def test_retention_removes_the_volumes_of_an_old_run_and_a_prompt_starts_f
     await db.write(prompt, ended, owner, "write b.txt 2")
     await place.until(run, "succeeded")
     await place.wait(run, reviewed(2), 15, "to have both files in review")
+
+
+async def test_the_real_opencode_plays_the_scripted_demo_to_a_review(place, shop):
+    run = await ask(shop, "Say in the README what the till does", permission_policy="allow")
+    ended = await place.until(run, "succeeded", 180)
+    await place.wait(run, reviewed(2), 15, "to have a note and its mention in review")
+    assert ended.tokens_out > 0
+    kinds = await db.read(lambda: set(ended.events.values_list("kind", flat=True)))
+    assert {"tool_call", "message", "work.staged", "turn.ended"} <= kinds
+    assert not await db.read(lambda: ended.events.filter(kind="agent.junk").exists())

@@ -10,11 +10,12 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import ssl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ SUITE = "trixie"
 REGISTRY_SECONDS = 5.0
 BUILD_SECONDS = 1200.0
 HASH_LENGTH = 12
+#: Of each image so many versions stay in the store: other checkouts may be behind or ahead of this one.
+KEEP_IMAGES = 5
 
 #: What goes into each image besides its folder under `images/`, relative to the checkout.
 SOURCES = {
@@ -88,6 +91,9 @@ def ensure_images(*, say: Terminal) -> Images:
             if not stored(reference):
                 _build(name, reference, base=wanted.base, say=say)
                 made = True
+    if made:
+        for name in SOURCES:
+            _forget_old(name)
     for name, reference in (("agent", wanted.agent), ("sidecar", wanted.sidecar)):
         quick(
             ["podman", "tag", reference, f"localhost/devaipod-{name}:dev"],
@@ -123,6 +129,26 @@ def stored(reference: str) -> bool:
             raise
         return False
     return True
+
+
+def _forget_old(name: str) -> None:
+    """Remove all but the last few images of a recipe. What a container uses stays: podman refuses to remove it."""
+    env = podman_config.environment()
+    listed = quick(
+        [
+            "podman",
+            "images",
+            "--sort=created",
+            "--format={{.Repository}}:{{.Tag}}",
+            f"--filter=reference=localhost/devaipod-{name}",
+        ],
+        env=env,
+    ).split()
+    # Only tags of our own making: a person may have named one of these images as well.
+    ours = [one for one in listed if re.fullmatch(rf".*:[0-9a-f]{{{HASH_LENGTH}}}", one)]
+    for reference in ours[KEEP_IMAGES:]:
+        with suppress(CommandFailed):
+            quick(["podman", "rmi", reference], timeout=60, env=env)
 
 
 def _make_base(reference: str, *, say: Terminal) -> None:

@@ -121,7 +121,7 @@ def _may_listen(session_key: str | None, route: str) -> bool:
     request.session = SessionStore(session_key)
     if SESSION_KEY not in request.session:
         return False
-    return may(get_user(request), ROUTES[route])  # type: ignore[arg-type]
+    return may(get_user(request), ROUTES[route])
 
 
 class RunConsumer(Watched):

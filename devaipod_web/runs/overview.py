@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -34,14 +35,41 @@ def waiting_counts() -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A run in a list, with its place in the queue and the words for the step of starting that it is in."""
+
+    run: Run
+    place: int | None
+    step: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A permission request in a list, with what it is about in one line."""
+
+    request: PermissionRequest
+    line: str
+
+
+def listed(runs: Iterable[Run]) -> list[Listed]:
+    """Runs as lists show them; one query for all the places in the queue."""
+    rows = list(runs)
+    places: dict[int, int] = {}
+    if any(run.state == State.QUEUED for run in rows):
+        queue = Run.objects.filter(state=State.QUEUED).order_by("queued_at", "pk")
+        places = {pk: place for place, pk in enumerate(queue.values_list("pk", flat=True), 1)}
+    return [Listed(run, places.get(run.pk), STEPS.get(run.step, run.step)) for run in rows]
+
+
+@dataclass(frozen=True)
 class Now:
     """The page Now. Costs are USD."""
 
-    permissions: list[PermissionRequest]
+    permissions: list[Question]
     reviews: list[Review]
     failed: list[Run]
     waiting: list[Run]
-    runs: list[Run]
+    runs: list[Listed]
     running: int
     queued: int
     open_reviews: int
@@ -84,21 +112,12 @@ def now() -> Now:
         .select_related("run__project", "run__owner")
         .order_by("opened_at")
     )
-    queue = sorted(
-        (run for run in runs if run.state == State.QUEUED), key=lambda run: (run.queued_at or moment, run.pk)
-    )  # fmt: skip
-    places = {run.pk: place for place, run in enumerate(queue, 1)}
-    for run in runs:
-        run.place = places.get(run.pk)
-        run.step_words = STEPS.get(run.step, run.step)
-    for request in permissions:
-        request.line = line_of(request)
     return Now(
-        permissions=permissions,
+        permissions=[Question(request, line_of(request)) for request in permissions],
         reviews=list(reviews[:SHOWN]),
         failed=list(queries.failed_lately()[:SHOWN]),
         waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],
-        runs=runs,
+        runs=listed(runs),
         running=counts["running"],
         queued=counts["queued"],
         open_reviews=reviews.count(),

@@ -112,8 +112,13 @@ def render_items(run: Run, items: list[Item]) -> None:
     questions = _questions(run, items)
     for item in items:
         request = questions.get((item.data.get("pod"), item.data.get("request_id", "")))
-        mark = (item.touched, item.data.get("live"), request and request.state)
-        mark += (item.data.get("pending") and run.state in ENDED, item.data.get("state"))
+        mark = (
+            item.touched,
+            item.data.get("live"),
+            request.state if request else "",
+            bool(item.data.get("pending")) and run.state in ENDED,
+            item.data.get("state"),
+        )
         if item.html and item.html_of == mark:
             continue
         item.html = render_to_string(

@@ -139,7 +139,7 @@ def access(run: Run) -> Access:
     refused = RunEvent.objects.filter(run=run, kind=events.Kind.MODEL_REFUSED)
     staged = RunEvent.objects.filter(run=run, kind=EventKind.WORK_STAGED)
     return Access(
-        models=list(models),
+        models=[dict(row) for row in models],
         refused=[_told(row) for row in refused.order_by("-seq")[:REFUSED_SHOWN]],
         permissions=list(
             PermissionRequest.objects.filter(run=run)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -397,8 +397,9 @@ class Transcript:
         )
         return self._add(event, "tool", {"tool": tool})
 
-    def _plan(self, event: RunEvent, payload: dict[str, Any]) -> None:
+    def _plan(self, event: RunEvent, payload: dict[str, Any]) -> Item | None:
         self.plan = plan_entries(payload)
+        return None
 
     def _review(self, event: RunEvent, payload: dict[str, Any]) -> Item:
         known = ("review", "head", "commits", "files", "additions", "deletions", "revision", "branch", "by")  # fmt: skip
@@ -477,7 +478,7 @@ NOTES: dict[str, tuple[str, str]] = {
 }
 
 #: Kinds that may patch an older item (taken with `known_only` as well).
-_PATCHES: dict[str, Any] = {
+_PATCHES: dict[str, Callable[[Transcript, RunEvent, dict[str, Any], bool], Item | None]] = {
     EventKind.TOOL_CALL: Transcript._tool,
     EventKind.TOOL_CALL_UPDATE: Transcript._tool,
     EventKind.PERMISSION_RESOLVED: Transcript._answered,
@@ -485,7 +486,7 @@ _PATCHES: dict[str, Any] = {
     EventKind.TURN_STARTED: Transcript._turn_started,
     Kind.STEP: Transcript._step,
 }
-_MAKES: dict[str, Any] = {
+_MAKES: dict[str, Callable[[Transcript, RunEvent, dict[str, Any]], Item | None]] = {
     EventKind.PERMISSION_REQUESTED: Transcript._ask,
     EventKind.TURN_ENDED: Transcript._turn_ended,
     EventKind.SESSION_STARTED: Transcript._session,

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -75,14 +76,13 @@ def _list_context(request: HttpRequest) -> dict[str, Any]:
     query = given.copy()
     query.pop("page", None)
     rows = Paginator(queries.list_runs(**filters), PAGE_RUNS).get_page(given.get("page"))
-    for run in rows.object_list:
-        run.place = queries.queue_place(run)
     query_now = query.urlencode()
     query.pop("sort", None)
     return {
         "filters": filters,
         "filtered": any(filters[name] for name in ("state", "project", "owner", "text")),
         "rows": rows,
+        "listed": overview.listed(rows.object_list),
         "query": query_now,
         "sort_query": query.urlencode(),
     }
@@ -109,14 +109,15 @@ def runs_live(request: HttpRequest) -> HttpResponse:
 # --- launching ----------------------------------------------------------------------------------------------------
 
 
-def _projects() -> Any:
+def _projects() -> QuerySet[Project]:
     return Project.objects.filter(archived_at=None).select_related("provider").order_by("name")
 
 
 def _chosen(given: Any) -> Project | None:
     slug = given.get("project", "")
-    found = _projects().filter(slug=slug).first() if slug else None
-    return found or _projects().first()
+    projects = _projects()
+    found = projects.filter(slug=slug).first() if slug else None
+    return found or projects.first()
 
 
 @require_http_methods(["GET", "POST"])

@@ -79,7 +79,7 @@ def money(value: Decimal | float | int | None) -> str:
 @register.filter
 def duration(seconds: float | int | None) -> str:
     """Seconds as people say them: `0.4 s`, `38 s`, `4 m 12 s`, `2 h 05 m`, `3 d 4 h`."""
-    if seconds is None or seconds == "":
+    if seconds is None:
         return "–"
     value = max(float(seconds), 0.0)
     if value < 9.95:
@@ -195,7 +195,7 @@ def described(field: BoundField) -> SafeString:
     ids = []
     if field.help_text:
         ids.append(f"{field.id_for_label}-help")
-    attributes = {}
+    attributes: dict[str, str | bool] = {}
     if field.errors:
         ids.append(f"{field.id_for_label}-error")
         attributes["aria-invalid"] = "true"

@@ -57,7 +57,7 @@ function swap(name, html) {
 function follow() {
   const list = document.getElementById("transcript");
   const note = frame.querySelector("[data-reconnecting]");
-  const stick = stickTo(document.scrollingElement, frame.querySelector("[data-jump]"));
+  const stick = stickTo(document.scrollingElement, frame.querySelector("[data-jump]"), frame);
   let seq = Number(frame.dataset.seq);
   let waiting = [];
   let isPlanned = false;

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pods import podman_logs
 from pods.podman_logs import Reader, parse, tail_cursor
 
 
@@ -56,7 +57,12 @@ def test_the_file_may_come_later(tmp_path: Path) -> None:
     assert len(reader.read()) == 1
 
 
-def test_a_new_file_is_read_after_the_old_one_to_its_end_without_a_gap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("speed", [1, 200_000_000])
+def test_a_new_file_is_read_after_the_old_one_and_a_gap_is_said_where_another_may_have_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: int
+) -> None:
+    # At one byte a second nothing can have been missed; at the real speed so small a file can have been.
+    monkeypatch.setattr(podman_logs, "CONMON_BYTES_PER_SECOND", speed)
     path = tmp_path / "log"
     path.write_bytes(record(1))
     reader = Reader(path)
@@ -68,7 +74,7 @@ def test_a_new_file_is_read_after_the_old_one_to_its_end_without_a_gap(tmp_path:
     for _ in range(4):
         lines += reader.read()
     assert [line.text for line in lines] == [b"line 1", b"line 2", b"line 3"]
-    assert not any(line.gap for line in lines)
+    assert [line.gap for line in lines] == [False, False, speed > 1]
 
 
 def test_a_cursor_into_a_file_that_is_gone_gives_a_gap_once(tmp_path: Path) -> None:

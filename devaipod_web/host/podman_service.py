@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from devaipod_web import home
@@ -41,18 +42,9 @@ def answers(path: Path, *, timeout: float = 5.0) -> bool:
 
 def pid() -> int | None:
     """The id of the service that we started, while it runs."""
-    try:
-        number = int(_pid_path().read_text())
-    except (OSError, ValueError):
-        return None
-    if not alive(number):
-        return None
+    number = _remembered()
     # The id may be another process's by now.
-    try:
-        command = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return None
-    return number if b"system" in command and b"service" in command else None
+    return number if number in _service_processes(number) and alive(number) else None
 
 
 def ensure() -> bool:
@@ -98,20 +90,57 @@ def ensure() -> bool:
 def stop() -> bool:
     """End the service that we started, if it runs; pods go on without it. Returns whether it ran."""
     number = pid()
-    if number is None:
+    processes = _service_processes(_remembered())
+    if number is None and not processes:
         _pid_path().unlink(missing_ok=True)
         return False
-    os.kill(number, signal.SIGTERM)
+    for process in processes:
+        _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while alive(number):
-        if time.monotonic() > deadline:
-            os.kill(number, signal.SIGKILL)
-            break
-        _reap(number)
+    while any(alive(process) for process in processes):
+        late = time.monotonic() > deadline
+        for process in processes:
+            if late:
+                _signal(process, signal.SIGKILL)
+            _reap(process)
         time.sleep(0.05)
     _pid_path().unlink(missing_ok=True)
     home.podman_socket().unlink(missing_ok=True)
     return True
+
+
+def _remembered() -> int:
+    try:
+        return int(_pid_path().read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _service_processes(leader: int) -> list[int]:
+    """Processes of the session that we started the service in, the service's own alone.
+
+    Rootless podman starts itself again inside of a user namespace and leaves the first process waiting: ending only that
+    one left the second serving for ever. What else is in the session (conmon on its way to its own) is none of ours.
+    """
+    if not leader:
+        return []
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            session = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[3])
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except (OSError, IndexError, ValueError):
+            continue
+        if session == leader and b"system" in words and b"service" in words:
+            found.append(int(entry.name))
+    return found
+
+
+def _signal(number: int, what: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(number, what)
 
 
 def _reap(number: int) -> None:

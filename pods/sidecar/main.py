@@ -14,24 +14,27 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pods.sidecar import fifo, leftovers
 from pods.sidecar.gitrun import GitFailed
 from pods.sidecar.link import Link, Refused
 from pods.sidecar.outbox import MAX_BYTES, Outbox
 from pods.sidecar.protocol import CommandKind, EventKind, RunConfig, Tokens
-from pods.sidecar.proxy import Proxy
 from pods.sidecar.session import CANCEL_SECONDS, AgentGone, AgentRefused, Recorder, Session
 from pods.sidecar.state import State
 from pods.sidecar.workspace import Workspace
 from pods.spec import PROXY_PORT, STATE_DIR, STDIO_DIR, TOKEN_DIR
+
+if TYPE_CHECKING:
+    from pods.sidecar.proxy import Proxy
 
 EXIT_NO_WORKSPACE = 3
 EXIT_REFUSED = 4
 EXIT_AGENT = 5
 TOKEN_WAIT_SECONDS = 5.0
 ACKNOWLEDGE_SECONDS = 10
+TOLD_SECONDS = 1.0
 #: A sidecar whose agent is gone waits to be told what becomes of the run.
 ORPHAN_SECONDS = 120
 STOP_CANCEL_SECONDS = 10
@@ -70,7 +73,7 @@ class Sidecar:
             max_bytes=int(os.environ.get("DEVAIPOD_OUTBOX_BYTES", MAX_BYTES)),
         )
         self.own = state_dir / "work.git"
-        self.proxy = Proxy(tokens.data, port=int(os.environ.get("DEVAIPOD_PROXY_PORT", PROXY_PORT)))
+        self.data_token = tokens.data
         self.link = Link(
             self.outbox,
             token=tokens.control,
@@ -94,9 +97,14 @@ class Sidecar:
         """Everything, from the first dial to the last acknowledgement; returns the exit code."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
-        await self.proxy.start()
         link = asyncio.create_task(self.link.run(), name="link")
         sync = asyncio.create_task(self.outbox.keep_synced(), name="sync")
+        await asyncio.sleep(0)  # dial first: what the proxy imports comes while the gateway answers
+        proxy = importlib.import_module("pods.sidecar.proxy")
+        self.proxy: Proxy = proxy.Proxy(
+            self.data_token, port=int(os.environ.get("DEVAIPOD_PROXY_PORT", PROXY_PORT))
+        )
+        await self.proxy.start()
         work = asyncio.create_task(self._work(), name="work")
         try:
             await asyncio.wait({link, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -123,15 +131,25 @@ class Sidecar:
             return 0
         await leftovers.carry_over(self.outbox)
         self.recorder = Recorder(self.outbox, config)
-        # The SDK takes a third of a second to import; the clone runs meanwhile.
-        importing = asyncio.create_task(asyncio.to_thread(_import_acp))
-        if not await self._make_workspace(config):
+        made = asyncio.create_task(self._make_workspace(config), name="workspace")
+        stopped = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait({made, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not made.done():
+            # Told to stop while the clone was under way: no agent has been here, there is nothing to stage.
+            made.cancel()
+            await asyncio.gather(made, return_exceptions=True)
+            await self._say_stopped()
+            await self.outbox.wait_acked(ACKNOWLEDGE_SECONDS)
+            return 0
+        if not made.result():
             await self.outbox.wait_acked(ACKNOWLEDGE_SECONDS)
             return EXIT_NO_WORKSPACE
-        await importing
+        # The SDK takes most of a second to import (pydantic builds its models): not while the clone passes through this
+        # process, but when it is known over there that the agent may start, and while it does.
+        await self.outbox.wait_acked(TOLD_SECONDS)
+        await asyncio.to_thread(_import_acp)
         stdio = _folder("DEVAIPOD_STDIO_DIR", STDIO_DIR)
         agent = asyncio.create_task(self._serve_agent(config, stdio), name="agent")
-        stopped = asyncio.create_task(self.stopping.wait())
         await asyncio.wait({agent, stopped}, return_when=asyncio.FIRST_COMPLETED)
         code = 0
         if agent.done():

@@ -44,7 +44,11 @@ class Gateway:
         self._runner = None
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        seen = {"method": request.method, "target": request.raw_path, "headers": request.headers}
+        seen: dict[str, Any] = {
+            "method": request.method,
+            "target": request.raw_path,
+            "headers": request.headers,
+        }
         self.seen.append(seen)
         if request.path.endswith("/stream"):
             return await self._stream(request)

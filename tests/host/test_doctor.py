@@ -123,6 +123,7 @@ def _as(own_home, *, before=None, user=None, path=None):
     env = {
         "DEVAIPOD_HOME": str(own_home),
         "PATH": path or os.environ["PATH"],
+        "XDG_RUNTIME_DIR": str(own_home),
         "HOME": str(own_home),
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -160,7 +161,8 @@ def test_it_finds_a_user_without_subordinate_ids(tmp_path_factory):
     folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/dvp-XXXXXX"], text=True).strip())
     try:
         shutil.chown(folder, "nobody")
-        found = _as(folder, user="nobody")
+        # Without podman on the PATH: it would leave its own traces of this user in /tmp.
+        found = _as(folder, user="nobody", path=str(folder))
     finally:
         shutil.rmtree(folder)
     assert "usermod --add-subuids" in found["subuid"]["mend"]

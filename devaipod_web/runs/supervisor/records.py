@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -23,6 +23,8 @@ from devaipod_web.runs.supervisor import lease
 from devaipod_web.runs.wake import wake
 from pods.sidecar.protocol import CommandKind
 
+#: Key of the advisory lock under which places are counted (any number of our own).
+ADMISSION_LOCK = 0xDE7A1D0D
 CONTINUE = (
     "The sandbox was lost while you were working on this and was started anew; the workspace is as you left it. "
     "Look at what is done already and go on with:\n\n"
@@ -73,38 +75,42 @@ def to_drive() -> list[tuple[int, str]]:
     return list(found.order_by("pk").values_list("pk", "key"))
 
 
+@transaction.atomic
 def admit(owner: str, places: int) -> list[tuple[int, str]]:
     """Give free places to the runs that wait longest, under a lease of `owner`; returns (id, key) of those admitted.
 
-    A run whose last pod is still going waits until that is gone.
+    Whoever counts keeps others from counting until it has committed: on SQLite the transaction is the only writer, on
+    PostgreSQL it holds an advisory lock. A run whose last pod is still going waits until that is gone.
     """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADMISSION_LOCK])
     now = timezone.now()
     free = places - Run.objects.filter(state__in=ACTIVE).count()
     if free <= 0:
         return []
     going = RunPod.objects.filter(removed_at=None).values("run_id")
-    queue = (
+    queue = list(
         Run.objects.filter(state=State.QUEUED)
         .exclude(pk__in=going)
         .order_by("queued_at", "pk")[:free]
     )
-    admitted = []
-    for run in queue:
-        moved = transition(
-            run.pk,
-            State.PREPARING,
-            reason="",
-            expect=frozenset({State.QUEUED}),
-            waits_for="",
-            step="",
-            stuck_since=None,
-            deadline_at=now + timedelta(seconds=run.wall_seconds),
-            lease_owner=owner,
-            lease_until=now + lease.LEASE,
-        )
-        if moved:
-            admitted.append((run.pk, run.key))
-    return admitted
+    return [(run.pk, run.key) for run in queue if _give_place(run, owner, now)]
+
+
+def _give_place(run: Run, owner: str, now: datetime) -> bool:
+    return transition(
+        run.pk,
+        State.PREPARING,
+        reason="",
+        expect=frozenset({State.QUEUED}),
+        waits_for="",
+        step="",
+        stuck_since=None,
+        deadline_at=now + timedelta(seconds=run.wall_seconds),
+        lease_owner=owner,
+        lease_until=now + lease.LEASE,
+    )
 
 
 def begin_step(run_id: int, step: str) -> None:

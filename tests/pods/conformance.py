@@ -155,11 +155,10 @@ class PodTests:
         second = "stat -c '%u:%g %a %n' /home/agent /workspaces/shop; ls -A /workspaces/shop; "
         spec = kit.spec(second + IDLE, first + IDLE)
         await kit.up(spec)
-        await asyncio.sleep(0.3)
         for container, rows in ((SIDECAR, 3), (AGENT, 2)):
-            said = [line.text.decode() for line in await kit.said(spec, container)]
+            said = await kit.first(spec, rows, container)
             assert len(said) == rows, said
-            assert all(line.startswith("1000:1000 ") for line in said), said
+            assert all(line.startswith(b"1000:1000 ") for line in said), said
 
     async def test_fifos_carry_between_the_two_and_the_agent_cannot_replace_them(
         self, kit: Kit
@@ -273,13 +272,13 @@ class PodTests:
         assert await kit.backend.pods({"io.devaipod.installation": "another"}) == []
 
     async def test_stop_asks_first_and_is_quick_with_those_who_listen(self, kit: Kit) -> None:
-        script = "trap 'echo goodbye; exit 7' TERM; while :; do sleep 0.05; done"
+        script = "trap 'echo goodbye; exit 7' TERM; echo hello; sleep 1000 & wait"
         spec = kit.spec(script, script)
         await kit.up(spec)
-        await asyncio.sleep(0.2)
+        await kit.first(spec, 1)
         began = time.monotonic()
         await kit.backend.stop(spec.name, grace_seconds=10)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
         state = await kit.backend.pod(spec.name)
         assert state is not None
         assert not state.running
@@ -288,12 +287,12 @@ class PodTests:
         assert agent.finished_at is not None
         assert sidecar.finished_at is not None
         assert agent.finished_at < sidecar.finished_at
-        assert [line.text for line in await kit.said(spec)] == [b"goodbye"]
+        assert [line.text for line in await kit.said(spec)] == [b"hello", b"goodbye"]
 
     async def test_stop_kills_what_does_not_listen_after_the_grace(self, kit: Kit) -> None:
-        spec = kit.spec("trap '' TERM; while :; do sleep 0.05; done")
+        spec = kit.spec("trap '' TERM; echo deaf; sleep 1000 & wait")
         await kit.up(spec)
-        await asyncio.sleep(0.2)
+        await kit.first(spec, 1)
         await kit.backend.stop(spec.name, grace_seconds=1)
         state = await kit.backend.pod(spec.name)
         assert state is not None
@@ -310,11 +309,11 @@ class PodTests:
         assert await kit.backend.pod(spec.name) is None
 
     async def test_destroy_takes_the_fifos_and_leaves_the_runs_volumes(self, kit: Kit) -> None:
-        spec = kit.spec("trap '' TERM; while :; do sleep 0.05; done")
+        spec = kit.spec("trap '' TERM; sleep 1000 & wait")
         await kit.up(spec)
         began = time.monotonic()
         await kit.backend.destroy(spec.name)
-        assert time.monotonic() - began < 5, "it waited for a grace"
+        assert time.monotonic() - began < 8, "it waited for a grace"
         kept = {volume.name for volume in spec.volumes if volume.kind is not VolumeKind.STDIO}
         assert set(await kit.backend.volumes(kit.labels())) == kept
         for name in kept:

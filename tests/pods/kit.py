@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -37,8 +36,8 @@ WORKSPACE_BYTES = 48 * MIB
 WORKSPACE_INODES = 2000
 TMP_BYTES = 16 * MIB
 LIMITS = Limits(memory_bytes=128 * MIB, cpus=0.5, pids=64, log_bytes=16 * MIB)
-#: Ends at once on SIGTERM, as the product's programs do; `exec` so that it is process 1.
-IDLE = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+#: Does nothing and ends at once on SIGTERM, as the product's programs do.
+IDLE = "trap 'exit 0' TERM; sleep 1000 & wait"
 
 
 @dataclass
@@ -158,6 +157,15 @@ class Kit:
         stream = self.backend.logs(spec.name, container, **how)  # type: ignore[arg-type]
         return [line async for line in stream]
 
+    async def first(self, spec: PodSpec, lines: int, container: str = AGENT) -> list[bytes]:
+        """The first lines of a container's log, waited for."""
+        said: list[bytes] = []
+        async with asyncio.timeout(20):
+            while len(said) < lines:
+                said = [line.text for line in await self.said(spec, container)]
+                await asyncio.sleep(0.05)
+        return said
+
     async def until_exited(
         self, spec: PodSpec, container: str = AGENT, seconds: float = 20
     ) -> PodState:
@@ -172,11 +180,10 @@ class Kit:
 
     async def clear(self) -> None:
         """Remove every pod and volume that carries this kit's label."""
-        for pod in await self.backend.pods(self.labels()):
-            await self.backend.destroy(pod.name)
+        pods = await self.backend.pods(self.labels())
+        await asyncio.gather(*(self.backend.destroy(pod.name) for pod in pods))
         for volume in await self.backend.volumes(self.labels()):
-            with contextlib.suppress(Exception):
-                await self.backend.remove_volume(volume)
+            await self.backend.remove_volume(volume)
 
 
 def with_agent(spec: PodSpec, **changes: object) -> PodSpec:

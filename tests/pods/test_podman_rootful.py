@@ -80,8 +80,7 @@ async def test_a_creation_killed_after_any_call_is_completed_by_the_next(
     state = await kit.up(spec)
     assert set(state.containers) == {AGENT, SIDECAR}
     assert state.running
-    await asyncio.sleep(0.1)
-    assert [line.text for line in await kit.said(spec)] == [b"1000"]
+    assert await kit.first(spec, 1) == [b"1000"]
     assert set(await backend.volumes(kit.labels())) == {volume.name for volume in spec.volumes}
 
 

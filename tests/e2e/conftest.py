@@ -1,0 +1,50 @@
+"""A real Chromium beside a real installation."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.e2e.installation import Installation, installed
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium. Not there: the test fails, it is not skipped."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Installation]:
+    """An installation of this module's own."""
+    folder = Path(tempfile.mkdtemp(prefix="devaipod-e2e-"))
+    with installed(folder / "home", DEVAIPOD_KEEP_WARM_SECONDS="30") as made:
+        yield made
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sign_in(place: Installation, page: Page) -> None:
+    """Open the one-time link that the terminal prints, and spend it by its button."""
+    link = re.search(r"https?://\S+/sign-in/\S+", place.devaipod("sign-in-link"))
+    assert link is not None
+    page.goto(link.group(0))
+    page.get_by_role("button", name=re.compile("Sign in as")).click()
+    page.wait_for_url(f"{place.url}/")

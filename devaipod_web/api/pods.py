@@ -117,7 +117,8 @@ async def _lines(
 
 async def _soon(woken: asyncio.Event) -> None:
     try:
-        await asyncio.wait_for(woken.wait(), LOOK_EVERY_SECONDS)
+        async with asyncio.timeout(LOOK_EVERY_SECONDS):
+            await woken.wait()
     except TimeoutError:
         return
     woken.clear()

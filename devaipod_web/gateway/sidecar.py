@@ -180,7 +180,9 @@ async def _asked(connection: _Connection) -> None:
 
 async def _greet(connection: _Connection) -> None:
     try:
-        hello = await asyncio.wait_for(connection.hear(), HELLO_SECONDS)
+        # Not wait_for: on Python 3.11 it swallows a cancellation that comes with the result.
+        async with asyncio.timeout(HELLO_SECONDS):
+            hello = await connection.hear()
     except TimeoutError as error:
         raise _Close(CLOSE_BAD_MESSAGE, "No hello came.") from error
     if hello.get("type") != "hello":
@@ -218,7 +220,8 @@ def _last_source_seq(pod_id: int) -> int:
 async def _listen(connection: _Connection) -> None:
     while True:
         try:
-            message = await asyncio.wait_for(connection.hear(), SILENCE_SECONDS)
+            async with asyncio.timeout(SILENCE_SECONDS):
+                message = await connection.hear()
         except TimeoutError as error:
             raise _Close(CLOSE_TRY_AGAIN, "Nothing was heard for a minute.") from error
         match message.get("type"):

@@ -89,7 +89,8 @@ class Watched(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def tell(self, text: str) -> None:
         """Send, within `SEND_SECONDS`."""
-        await asyncio.wait_for(self.send(text_data=text), SEND_SECONDS)
+        async with asyncio.timeout(SEND_SECONDS):
+            await self.send(text_data=text)
 
     async def exists(self) -> bool:
         """Whether there is what the address names."""

@@ -19,7 +19,6 @@ Lines `demo: …` in the task steer it, for tests and for showing what a page lo
     demo: no-edit        change nothing
     demo: no-commit      leave the change uncommitted (the sidecar stages it)
     demo: no-push        commit, but leave the push to the sidecar
-    demo: exit           kill the agent in the middle of the turn
     demo: fail [STATUS]  the provider answers with this status (500)
     demo: hang           the provider never answers
 """
@@ -224,9 +223,6 @@ def _command(name: str, value: str) -> str | None:
             return f"seq -f 'log line %g of the demo' 1 {number} > /proc/1/fd/2"
         case "run":
             return value or None
-        case "exit":
-            # The shell's parent is the agent itself in every agent that we know.
-            return "kill -9 $PPID"
     return None
 
 

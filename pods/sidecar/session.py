@@ -216,6 +216,7 @@ class Session:
         self._offered: dict[str, set[str]] = {}
         self._capabilities: dict[str, Any] = {}
         self._connection: Connection | None = None
+        self._plan: list[dict[str, str]] = []
 
     # --- what comes from the agent --------------------------------------------------------------------------
 
@@ -234,6 +235,10 @@ class Session:
         # A note beside the message does not end it.
         await self._merger.flush(ends=kind not in BESIDE)
         await self.recorder.put(kind, payload, translate.raw_frame(frame, size), size=size)
+        plan = translate.planned(update)
+        if plan and plan != self._plan:
+            self._plan = plan
+            await self.recorder.put(EventKind.PLAN, {"entries": plan})
 
     async def flush(self) -> None:
         """Number the text that waits."""

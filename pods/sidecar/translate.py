@@ -14,6 +14,7 @@ from pods.sidecar.protocol import MAX_PAYLOAD_BYTES, EventKind
 MAX_RAW_BYTES = 256 * 1024
 #: Deeper values are cut: writing them as JSON again would exhaust the stack, here or in the next reader.
 MAX_DEPTH = 60
+MAX_PLAN_ENTRIES = 100
 TOOL_FIELDS = {
     "title": "title",
     "kind": "kind",
@@ -63,6 +64,24 @@ def payload(update: dict[str, Any]) -> tuple[EventKind, dict[str, Any]]:
             commands = update.get("availableCommands")
             return EventKind.COMMANDS, {"commands": commands if isinstance(commands, list) else []}
     return EventKind.ACP_OTHER, {"update": update}
+
+
+def planned(update: dict[str, Any]) -> list[dict[str, str]]:
+    """The plan that an agent keeps by a tool of its own (OpenCode's `todowrite` sends no ACP plan), as ACP's entries; else empty."""
+    given = update.get("rawInput")
+    todos = given.get("todos") if isinstance(given, dict) else None
+    if not isinstance(todos, list) or not 0 < len(todos) <= MAX_PLAN_ENTRIES:
+        return []
+    if not all(isinstance(todo, dict) and "content" in todo and "status" in todo for todo in todos):
+        return []
+    return [
+        {
+            "content": str(todo["content"])[:500],
+            "status": str(todo["status"])[:20],
+            "priority": str(todo.get("priority", "medium"))[:20],
+        }
+        for todo in todos
+    ]
 
 
 def tool_call(update: dict[str, Any]) -> dict[str, Any]:

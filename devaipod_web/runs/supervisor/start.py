@@ -41,8 +41,9 @@ CREATE_SECONDS = 120.0
 #: From the sidecar's start to its first word.
 CONNECT_SECONDS = 60.0
 CLONE_SECONDS = 600.0
-#: From the agent's start to its session; agents of half a gigabyte start slowly on a loaded host.
-SESSION_SECONDS = 240.0
+#: From the agent's start to its session, the repository's lifecycle commands (an install, say) among it. An agent that runs
+#: and does not answer is refused by the sidecar long before.
+SESSION_SECONDS = 1200.0
 #: A backend that does not answer is asked again for this long before the run fails.
 UNAVAILABLE_SECONDS = 900.0
 #: Lines of progress of one pull that become events, at most one in this many seconds.
@@ -95,9 +96,6 @@ class Starter:
         )
         for text in plan.warnings:
             await db.write(note, run.pk, "warning", text)
-        if plan.ignored:
-            text = "Ignored in devcontainer.json: " + ", ".join(plan.ignored)
-            await db.write(note, run.pk, "info", text)
         self._plan = (run.base_commit, plan)
         return plan
 
@@ -260,7 +258,7 @@ def facts(
         owner=run.owner.key,
         image=pod.image,
         user=plan.user or info.user,
-        home=info.home or "/home/agent",
+        home=home_of(info, plan.user),
         argv=agents.entry_argv(profile, lifecycle=plan.lifecycle),
         workspace=workspace,
         sidecar_image=settings.SIDECAR_IMAGE,
@@ -273,6 +271,12 @@ def facts(
             profile, model=run.model, policy=run.permission_policy, extra=plan.env
         ),
     )
+
+
+def home_of(info: ImageInfo, user: str) -> str:
+    """The home folder of the agent's user: of the one that devcontainer.json names, else of the image's own."""
+    named = info.users.get(user) if user else None
+    return (named[1] if named else info.home) or "/home/agent"
 
 
 def profile_of(run: Run) -> AgentProfile:

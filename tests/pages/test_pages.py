@@ -28,7 +28,9 @@ def test_a_viewer_reads_every_page_and_a_stranger_none(page, viewer, stranger, n
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)
-def test_every_tab_of_a_run_is_there_for_a_viewer_and_not_for_a_stranger(page, viewer, stranger, name, working):  # fmt: skip
+def test_every_tab_of_a_run_is_there_for_a_viewer_and_not_for_a_stranger(
+    page, viewer, stranger, name, working
+):
     working.asks()
     page(viewer, name, working.run.key)
     page(stranger, name, working.run.key, status=403)
@@ -96,7 +98,12 @@ def test_now_shows_what_needs_a_person_and_answers_there(page, post, operator, w
 
 
 def test_now_shows_failed_runs_with_reason_and_next_step(page, operator, working):
-    transition(working.run.pk, State.FAILED, reason="No opencode in the image.", next_step="Choose another image.")  # fmt: skip
+    transition(
+        working.run.pk,
+        State.FAILED,
+        reason="No opencode in the image.",
+        next_step="Choose another image.",
+    )
     text = page(operator, "now")
     assert "No opencode in the image." in text
     assert "Choose another image." in text
@@ -112,7 +119,9 @@ def test_a_queued_run_shows_its_place(page, operator, project, run):
 def test_filters_and_order_of_the_list_are_in_its_address(page, operator, project, run):
     launch(project, operator, task="Dark icons")
     assert "Dark icons" not in page(operator, "runs", query="?q=webhooks")
-    assert "Retry webhooks" in page(operator, "runs", query="?q=webhooks&state=queued&project=payments&person=alice")  # fmt: skip
+    assert "Retry webhooks" in page(
+        operator, "runs", query="?q=webhooks&state=queued&project=payments&person=alice"
+    )
     assert "No run matches" in page(operator, "runs", query="?state=failed")
     text = page(operator, "runs_live", query="?sort=title")
     assert text.index("Dark icons") < text.index("Retry webhooks")
@@ -125,8 +134,12 @@ def test_an_empty_list_carries_the_action_that_fills_it(page, operator):
     assert reverse("run_new") in text
 
 
-@pytest.mark.parametrize(("name", "most"), [("now", 30), ("runs", 24), ("runs_live", 12), ("now_live", 24)])  # fmt: skip
-def test_lists_take_the_same_number_of_queries_however_long(client, operator, project, django_assert_max_num_queries, name, most):  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "most"), [("now", 30), ("runs", 24), ("runs_live", 12), ("now_live", 24)]
+)
+def test_lists_take_the_same_number_of_queries_however_long(
+    client, operator, project, django_assert_max_num_queries, name, most
+):
     client.force_login(operator)
     for number in range(12):
         fresh = launch(project, operator, task=f"Task {number}")
@@ -136,7 +149,9 @@ def test_lists_take_the_same_number_of_queries_however_long(client, operator, pr
         client.get(reverse(name))
 
 
-def test_a_runs_page_takes_the_same_number_of_queries_however_much_happened(client, operator, working, django_assert_max_num_queries):  # fmt: skip
+def test_a_runs_page_takes_the_same_number_of_queries_however_much_happened(
+    client, operator, working, django_assert_max_num_queries
+):
     for number in range(60):
         working.says("tool_call", tool_call_id=f"c{number}", title="ls", kind="execute")
         working.says("message", message_id=f"m{number}", text="words")
@@ -149,7 +164,15 @@ def test_a_runs_page_takes_the_same_number_of_queries_however_much_happened(clie
 
 
 def test_a_launch_queues_a_run_with_what_was_chosen(post, operator, project):
-    answer = post(operator, "run_new", project="payments", task="# Mend it\n\nwell", agent="opencode", wall="90 min", permission_policy="allow")  # fmt: skip
+    answer = post(
+        operator,
+        "run_new",
+        project="payments",
+        task="# Mend it\n\nwell",
+        agent="opencode",
+        wall="90 min",
+        permission_policy="allow",
+    )
     made = Run.objects.get()
     assert answer.redirect_chain == [(reverse("run", args=[made.key]), 302)]
     assert (made.title, made.wall_seconds, made.permission_policy) == ("Mend it", 5400, "allow")
@@ -169,7 +192,9 @@ def test_a_link_fills_the_form_in(page, operator, project):
 
 
 def test_nothing_typed_is_lost_on_an_error(post, operator, project):
-    answer = post(operator, "run_new", project="payments", task="My long task", wall="soon", title="T")  # fmt: skip
+    answer = post(
+        operator, "run_new", project="payments", task="My long task", wall="soon", title="T"
+    )
     assert answer.status_code == 400
     text = answer.content.decode()
     assert "My long task" in text
@@ -201,11 +226,30 @@ def test_without_a_project_the_form_says_what_to_do(page, operator, manager):
 def test_a_runs_page_shows_what_happened(page, operator, working):
     working.says("plan", entries=[{"content": "Find the worker", "status": "in_progress"}])
     working.says("message", message_id="m", text="I look at **the worker**.")
-    working.says("tool_call", tool_call_id="c", title="bash", kind="execute", status="completed", input={"command": "pytest -q"}, output={"output": "1 passed", "metadata": {"exit": 1}})  # fmt: skip
+    working.says(
+        "tool_call",
+        tool_call_id="c",
+        title="bash",
+        kind="execute",
+        status="completed",
+        input={"command": "pytest -q"},
+        output={"output": "1 passed", "metadata": {"exit": 1}},
+    )
     working.says("from.the.future", shape="round")
     working.asks()
     text = page(operator, "run", working.run.key)
-    for said in ("Retry webhooks with back-off.", "<strong>the worker</strong>", "pytest -q", "exit 1", "1 passed", "from.the.future", "Find the worker", "waiting for you", "Allow once", "agent/"):  # fmt: skip
+    for said in (
+        "Retry webhooks with back-off.",
+        "<strong>the worker</strong>",
+        "pytest -q",
+        "exit 1",
+        "1 passed",
+        "from.the.future",
+        "Find the worker",
+        "waiting for you",
+        "Allow once",
+        "agent/",
+    ):
         assert said in text
 
 
@@ -264,13 +308,18 @@ def test_an_empty_prompt_says_so_and_a_refused_one_keeps_its_text(post, operator
 def test_stopping_names_the_run_and_a_second_time_says_why_not(page, post, operator, working):
     text = page(operator, "run", working.run.key)
     assert 'id="stop-run"' in text
-    assert "is stopped" in post(operator, "run_stop", working.run.key, reason="wrong").content.decode()  # fmt: skip
+    assert (
+        "is stopped" in post(operator, "run_stop", working.run.key, reason="wrong").content.decode()
+    )
     assert Run.objects.get(pk=working.run.pk).reason == "Stopped by Alice. wrong"
     assert "has ended already" in post(operator, "run_stop", working.run.key).content.decode()
 
 
 def test_cancelling_a_turn_tells_what_comes_next(post, operator, working):
-    assert "waits for your next prompt" in post(operator, "run_cancel_turn", working.run.key).content.decode()  # fmt: skip
+    assert (
+        "waits for your next prompt"
+        in post(operator, "run_cancel_turn", working.run.key).content.decode()
+    )
 
 
 def test_older_parts_fit_to_the_end_without_a_gap_or_a_double(page, operator, working):
@@ -292,14 +341,27 @@ def test_an_unknown_run_is_not_found(page, operator):
 def test_logs_are_shown_as_text_by_container(page, operator, working):
     writer = logs.Writer(working.run.key, working.pod.name, "agent")
     at = working.run.created_at
-    writer.append([LogLine(stream="stdout", at=at, text=f"\x1b[31mline {n} <b>".encode(), cursor=str(n)) for n in range(700)])  # fmt: skip
+    writer.append(
+        [
+            LogLine(stream="stdout", at=at, text=f"\x1b[31mline {n} <b>".encode(), cursor=str(n))
+            for n in range(700)
+        ]
+    )
     writer.close()
     text = page(operator, "run_logs", working.run.key)
     assert "line 699 &lt;b&gt;" in text
     assert "line 100 " not in text
-    older = page(operator, "run_logs", working.run.key, query=f"?pod={working.pod.name}&container=agent&before=201")  # fmt: skip
+    older = page(
+        operator,
+        "run_logs",
+        working.run.key,
+        query=f"?pod={working.pod.name}&container=agent&before=201",
+    )
     assert older.count('"n"') == 200
-    assert page(operator, "run_logs", working.run.key, query="?pod=../../etc&container=agent&before=5") == "[]"  # fmt: skip
+    assert (
+        page(operator, "run_logs", working.run.key, query="?pod=../../etc&container=agent&before=5")
+        == "[]"
+    )
 
 
 def test_a_run_without_logs_says_what_will_be_there(page, operator, run):
@@ -321,15 +383,43 @@ def test_hostile_text_is_text_wherever_it_stands(page, operator, manager, projec
     sidecar.says("plan", entries=[{"content": HOSTILE, "status": "pending"}])
     diff = {"type": "diff", "path": HOSTILE, "oldText": "", "newText": HOSTILE}
     text = {"type": "content", "content": {"type": "text", "text": HOSTILE}}
-    sidecar.says("tool_call", tool_call_id=HOSTILE, title=HOSTILE, kind=HOSTILE, status=HOSTILE, input={HOSTILE: HOSTILE}, content=[diff, diff])  # fmt: skip
-    sidecar.says("tool_call", tool_call_id="x", title=HOSTILE, kind="read", input={HOSTILE: HOSTILE}, content=[text])  # fmt: skip
+    sidecar.says(
+        "tool_call",
+        tool_call_id=HOSTILE,
+        title=HOSTILE,
+        kind=HOSTILE,
+        status=HOSTILE,
+        input={HOSTILE: HOSTILE},
+        content=[diff, diff],
+    )
+    sidecar.says(
+        "tool_call",
+        tool_call_id="x",
+        title=HOSTILE,
+        kind="read",
+        input={HOSTILE: HOSTILE},
+        content=[text],
+    )
     sidecar.says("agent.junk", line=HOSTILE)
     sidecar.says("sidecar.note", level="error", message=HOSTILE)
     sidecar.says(HOSTILE[:50], value=HOSTILE)
     sidecar.says("lifecycle", command=HOSTILE, exit_code=1, output=HOSTILE)
-    sidecar.says("permission.requested", request_id="q", tool_call={"toolCallId": "c", "title": HOSTILE, "rawInput": {"command": HOSTILE}}, options=[{"id": HOSTILE[:60], "name": HOSTILE, "kind": "allow_once"}])  # fmt: skip
+    sidecar.says(
+        "permission.requested",
+        request_id="q",
+        tool_call={"toolCallId": "c", "title": HOSTILE, "rawInput": {"command": HOSTILE}},
+        options=[{"id": HOSTILE[:60], "name": HOSTILE, "kind": "allow_once"}],
+    )
     sidecar.says("turn.ended", turn=1, stop_reason=HOSTILE[:39])
-    for name, args in [("now", []), ("runs", []), ("run", [run.key]), ("run_access", [run.key]), ("run_logs", [run.key]), ("run_new", []), ("search", [])]:  # fmt: skip
+    for name, args in [
+        ("now", []),
+        ("runs", []),
+        ("run", [run.key]),
+        ("run_access", [run.key]),
+        ("run_logs", [run.key]),
+        ("run_new", []),
+        ("search", []),
+    ]:
         html = page(manager, name, *args, query="?q=script" if name == "search" else "")
         assert "<script>alert" not in html, name
         assert "<img" not in html, name
@@ -371,7 +461,12 @@ def test_search_finds_runs_projects_and_reviews(page, client, viewer, run):
 
 def test_nothing_inline_is_in_the_pages(page, manager, working):
     working.asks()
-    for name, args in [("now", []), ("run", [working.run.key]), ("run_logs", [working.run.key]), ("run_new", [])]:  # fmt: skip
+    for name, args in [
+        ("now", []),
+        ("run", [working.run.key]),
+        ("run_logs", [working.run.key]),
+        ("run_new", []),
+    ]:
         html = page(manager, name, *args)
         assert not re.search(r"<script(?![^>]*src=)", html), name
         assert not re.search(r"<[^>]+ (style|on[a-z]+)=", html), name

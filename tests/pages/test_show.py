@@ -13,16 +13,33 @@ from devaipod_web.templatetags import show
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(None, "–"), (0, "0 s"), (0.42, "0.4 s"), (38, "38 s"), (252, "4 m 12 s"), (120, "2 m"), (7500, "2 h 05 m"), (7200, "2 h"), (200_000, "2 d 7 h"), (-5, "0 s")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        (0, "0 s"),
+        (0.42, "0.4 s"),
+        (38, "38 s"),
+        (252, "4 m 12 s"),
+        (120, "2 m"),
+        (7500, "2 h 05 m"),
+        (7200, "2 h"),
+        (200_000, "2 d 7 h"),
+        (-5, "0 s"),
+    ],
+)
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert show.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
     ("amount", "said"),
-    [(None, "–"), (Decimal(0), "$0.00"), (Decimal("0.83121"), "$0.8312"), (Decimal("0.00001"), "< $0.0001"), (Decimal("1234.5"), "$1,234.50")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        (Decimal(0), "$0.00"),
+        (Decimal("0.83121"), "$0.8312"),
+        (Decimal("0.00001"), "< $0.0001"),
+        (Decimal("1234.5"), "$1,234.50"),
+    ],
+)
 def test_money_shows_a_cents_fraction_below_a_dollar(amount, said):
     assert show.money(amount) == said
 

@@ -53,10 +53,25 @@ def test_a_message_that_was_interrupted_goes_on_as_a_new_item():
 
 def test_updates_patch_the_tool_call_wherever_they_come():
     transcript = folded(
-        event(1, "tool_call", tool_call_id="a", title="bash", kind="execute", input={"command": "ls -l"}),
-        event(2, "tool_call", tool_call_id="b", title="read", kind="read", input={"filePath": "a.py"}),
-        event(3, "tool_call.update", tool_call_id="a", status="completed", output={"output": "x\ny", "metadata": {"exit": 2}}),
-    )  # fmt: skip
+        event(
+            1,
+            "tool_call",
+            tool_call_id="a",
+            title="bash",
+            kind="execute",
+            input={"command": "ls -l"},
+        ),
+        event(
+            2, "tool_call", tool_call_id="b", title="read", kind="read", input={"filePath": "a.py"}
+        ),
+        event(
+            3,
+            "tool_call.update",
+            tool_call_id="a",
+            status="completed",
+            output={"output": "x\ny", "metadata": {"exit": 2}},
+        ),
+    )
     first, second = (item.data["tool"] for item in transcript.items.values())
     assert (first.line, first.exit_code, first.output_text, first.seconds) == (
         "ls -l",
@@ -157,8 +172,18 @@ def test_a_start_that_failed_marks_its_step_and_says_why():
     transcript = folded(
         event(1, "run.state", pod=None, **{"from": "", "to": "queued"}),
         event(2, "run.state", pod=None, **{"from": "queued", "to": "preparing"}),
-        event(3, "run.state", pod=None, **{"from": "preparing", "to": "failed", "reason": "No such image.", "next_step": "Name one."}),
-    )  # fmt: skip
+        event(
+            3,
+            "run.state",
+            pod=None,
+            **{
+                "from": "preparing",
+                "to": "failed",
+                "reason": "No such image.",
+                "next_step": "Name one.",
+            },
+        ),
+    )
     looks = [row["look"] for row in steps_of(only(transcript, "starting"))]
     assert looks[:3] == ["done", "failed", "later"]
     assert only(transcript, "state")["next_step"] == "Name one."
@@ -169,13 +194,44 @@ def test_an_unknown_kind_is_a_row_with_its_json():
     assert (data["kind"], data["payload"]) == ("from.the.future", {"a": 1})
 
 
-@pytest.mark.parametrize("kind", [*EventKind, "prompt", "run.state", "run.step", "permission.answered", "run.note", "review.opened", "x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *EventKind,
+        "prompt",
+        "run.state",
+        "run.step",
+        "permission.answered",
+        "run.note",
+        "review.opened",
+        "x",
+    ],
+)
 @pytest.mark.parametrize(
     "payload",
-    [{}, {"text": 5, "message_id": [], "tool_call_id": {}, "entries": "x", "tool_call": 3, "options": 1,
-          "status": None, "content": [1, None, {"type": "diff"}], "locations": [7], "output": [1], "turn": "x",
-          "seconds": True, "from": 1, "to": {}, "commits": -3, "level": [], "exit_code": "x"}],
-)  # fmt: skip
+    [
+        {},
+        {
+            "text": 5,
+            "message_id": [],
+            "tool_call_id": {},
+            "entries": "x",
+            "tool_call": 3,
+            "options": 1,
+            "status": None,
+            "content": [1, None, {"type": "diff"}],
+            "locations": [7],
+            "output": [1],
+            "turn": "x",
+            "seconds": True,
+            "from": 1,
+            "to": {},
+            "commits": -3,
+            "level": [],
+            "exit_code": "x",
+        },
+    ],
+)
 def test_nothing_that_an_agent_sends_breaks_the_fold(kind, payload):
     transcript = folded(event(1, str(kind), **payload))
     for item in transcript.items.values():
@@ -203,7 +259,9 @@ def test_what_changed_since_a_number_is_found_again():
 
 def test_an_edit_shows_its_lines():
     change = {"type": "diff", "path": "a.py", "oldText": "a\nb\n", "newText": "a\nc\n"}
-    tool = only(folded(event(1, "tool_call", tool_call_id="a", kind="edit", content=[change])), "tool")["tool"]  # fmt: skip
+    tool = only(
+        folded(event(1, "tool_call", tool_call_id="a", kind="edit", content=[change])), "tool"
+    )["tool"]
     (diff,) = tool.diffs
     assert (diff["path"], diff["added"], diff["removed"]) == ("a.py", 1, 1)
     assert [(kind, str(line)) for kind, line in diff["lines"]] == [

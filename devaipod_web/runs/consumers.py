@@ -23,7 +23,7 @@ from devaipod_web.runs.models import Run, RunPod
 
 CHECK_SECONDS = 30.0
 #: Wakes of lists are gathered for this long.
-DEBOUNCE_SECONDS = 0.5
+DEBOUNCE_SECONDS = 0.3
 #: A browser that takes nothing for this long is let go; it reconnects where it was.
 SEND_SECONDS = 60
 CLOSE_FORBIDDEN = 4403
@@ -163,7 +163,7 @@ class LogConsumer(Watched):
 
 
 class WakeConsumer(Watched):
-    """Says that something happened to some run, at most twice a second; lists then ask for themselves."""
+    """Says that something happened to some run, at most three times a second; lists then ask for themselves."""
 
     route = "ws:wakes"
 

@@ -11,16 +11,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-if not os.environ.get("DEVAIPOD_TEST_HOME"):
-    # Children (a server that a test starts) inherit both names and share this installation.
+# Children (a server that a test starts) inherit the names and share this installation; each worker of xdist, which
+# inherits them from the session too, gets one of its own.
+worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if not os.environ.get("DEVAIPOD_TEST_HOME") or worker != os.environ["DEVAIPOD_TEST_HOME_WORKER"]:
     os.environ["DEVAIPOD_TEST_HOME"] = tempfile.mkdtemp(prefix="devaipod-test-")
     os.environ["DEVAIPOD_TEST_HOME_OWNER"] = str(os.getpid())
-elif os.environ.get("PYTEST_XDIST_WORKER") and os.environ["DEVAIPOD_TEST_HOME_OWNER"] != str(
-    os.getpid()
-):
-    # A worker inherits the session's environment: it gets a home of its own all the same.
-    os.environ["DEVAIPOD_TEST_HOME"] = tempfile.mkdtemp(prefix="devaipod-test-")
-    os.environ["DEVAIPOD_TEST_HOME_OWNER"] = str(os.getpid())
+    os.environ["DEVAIPOD_TEST_HOME_WORKER"] = worker
 os.environ["DEVAIPOD_HOME"] = os.environ["DEVAIPOD_TEST_HOME"]
 for name in ("DATABASE_URL", "REDIS_URL", "DEVAIPOD_TOKEN", "DEVAIPOD_URL"):
     os.environ.pop(name, None)

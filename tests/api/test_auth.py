@@ -12,7 +12,7 @@ from devaipod_web.accounts.permissions import LEAST_ROLE, ORDER, ROUTES, Permiss
 from devaipod_web.api.app import api
 from tests.api.conftest import Caller, problem
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.api.urls")]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 
 ROOT = "/api/devaipod"
 

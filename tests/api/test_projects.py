@@ -7,7 +7,7 @@ from devaipod_web.llm.models import Provider
 from devaipod_web.projects.models import Project
 from tests.api.conftest import problem
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.api.urls")]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 
 NEW = {"name": "Payments", "upstream_url": "https://forge.example/acme/payments.git"}
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import devaipod
 from tests.forges.world import World
 from tests.live import serving
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.api.urls")]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from devaipod_web.runs import events
 from devaipod_web.runs.models import PermissionRequest, Run, RunPod
 from tests.api.conftest import problem, streamed
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.api.urls")]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 
 TASK = {"project": "payments", "task": "Retry webhooks"}
 

@@ -17,7 +17,7 @@ from devaipod_web.runs.models import Run, RunPod
 from pods.spec import LogLine
 from tests.live import serving
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.api.urls")]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from tests.cli.conftest import ROOT, devaipod
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.urls("tests.api.urls"),
 ]
 
 

@@ -14,6 +14,7 @@ from devaipod_web.runs.services.ingest import ingest
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import State
+from pods.sidecar.protocol import Event
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\u202egnp\x1b[31m'
 OPTIONS = [
@@ -32,11 +33,17 @@ class Sidecar:
         self.numbers = itertools.count(1)
 
     def says(self, kind: str, /, **payload: Any) -> None:
-        event = {"source_seq": next(self.numbers), "kind": kind, "v": 1, "payload": payload}
-        ingest(self.pod.pk, [{**event, "at": timezone.now().isoformat()}])
+        event: Event = {
+            "source_seq": next(self.numbers),
+            "kind": kind,
+            "v": 1,
+            "at": timezone.now().isoformat(),
+            "payload": payload,
+        }
+        ingest(self.pod.pk, [event])
 
     def asks(self, request_id: str = "q1", command: str = "alembic upgrade head") -> None:
-        call = {"toolCallId": "c1", "title": "bash", "kind": "execute"}
+        call: dict[str, Any] = {"toolCallId": "c1", "title": "bash", "kind": "execute"}
         call["rawInput"] = {"command": command}
         self.says("permission.requested", request_id=request_id, tool_call=call, options=OPTIONS)
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import cast
 
 import pytest
 import uvicorn
@@ -38,7 +39,7 @@ def serving() -> Iterator[str]:
         application, lifespan="off", log_config=None, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
 
     async def run() -> None:
         await server.serve(sockets=[sock])
@@ -70,9 +71,7 @@ def working(chromium, person):
     project = Project.objects.create(
         slug="payments", name="Payments", upstream_url="https://x.example/y.git"
     )
-    sidecar = begun(launch(project, user, task="Mend the till"))
-    sidecar.user = user
-    return sidecar
+    return begun(launch(project, user, task="Mend the till"))
 
 
 @pytest.fixture
@@ -85,9 +84,9 @@ def site(working) -> Iterator[str]:
 def opened(chromium, site, settings, working):
     """Open a path as Mona: `opened("/", theme="dark", width=390)`. Any error in the page's console fails the test."""
     session = SessionStore()
-    session[SESSION_KEY] = str(working.user.pk)
+    session[SESSION_KEY] = str(working.run.owner.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    session[HASH_SESSION_KEY] = working.user.get_session_auth_hash()
+    session[HASH_SESSION_KEY] = working.run.owner.get_session_auth_hash()
     session.save()
     contexts, errors = [], []
 
@@ -103,7 +102,7 @@ def opened(chromium, site, settings, working):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
         page.goto(site + path)
-        return page
+        return cast(Page, page)
 
     yield visit
     for context in contexts:

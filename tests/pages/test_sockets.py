@@ -8,6 +8,7 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
+from django.template.loader import render_to_string
 
 from devaipod_web import db
 from devaipod_web.accounts.permissions import ROUTES
@@ -30,7 +31,7 @@ def session_of(user) -> str:
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     session.save()
-    return session.session_key
+    return str(session.session_key)
 
 
 class Browser:
@@ -54,12 +55,12 @@ class Browser:
         await self.socket.send_input({"type": "websocket.connect"})
         answer = await self.socket.receive_output(timeout=10)
         self.code = answer.get("code")
-        return answer["type"] == "websocket.accept"
+        return bool(answer["type"] == "websocket.accept")
 
     async def hears(self) -> str:
         message = await self.socket.receive_output(timeout=15)
         assert message["type"] == "websocket.send", message
-        return message["text"]
+        return str(message["text"])
 
     async def reads(self, until) -> None:
         async with asyncio.timeout(15):
@@ -155,13 +156,13 @@ async def test_a_page_that_comes_back_has_every_item_once_and_none_missing(world
 
 
 async def test_all_viewers_of_a_run_get_the_same_text_rendered_once(world, monkeypatch):
-    rendered = []
-    real = shown.render_to_string
-    monkeypatch.setattr(
-        shown,
-        "render_to_string",
-        lambda name, *a, **k: rendered.append(name) or real(name, *a, **k),
-    )
+    rendered: list[str] = []
+
+    def counted(name, *args, **kwargs):
+        rendered.append(name)
+        return render_to_string(name, *args, **kwargs)
+
+    monkeypatch.setattr(shown, "render_to_string", counted)
     browsers = [await world.open() for _ in range(8)]
     for browser in browsers:
         await browser.reads(lambda b: "Mend it" in b.text)

@@ -17,9 +17,8 @@ from devaipod_web.reviews.models import Promotion, PromotionState, Review, Revie
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import State
-from devaipod_web.runs.tools import Tool
 from devaipod_web.runs.transcript import STEPS
-from devaipod_web.templatetags.show import ago
+from devaipod_web.templatetags.show import ago, call_line
 
 #: Rows of each kind that the page Now shows.
 SHOWN = 30
@@ -132,10 +131,7 @@ def now() -> Now:
 
 def line_of(request: PermissionRequest) -> str:
     """What a permission request is about, in one line."""
-    tool = Tool()
-    call = request.tool_call if isinstance(request.tool_call, dict) else {}
-    tool.update(call, at=request.asked_at)
-    return tool.line if call else request.title
+    return call_line(request.tool_call, request.title)
 
 
 def search(text: str, *, limit: int = 8) -> dict[str, list[Any]]:

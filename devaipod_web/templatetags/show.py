@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from devaipod_web.runs import markdown
+from devaipod_web.runs.tools import Tool
 from pods.agents import PROFILES
 
 register = template.Library()
@@ -83,7 +84,7 @@ def duration(seconds: float | int | None) -> str:
         return "–"
     value = max(float(seconds), 0.0)
     if value < 9.95:
-        return f"{value:.1f} s" if value % 1 else f"{value:.0f} s"
+        return f"{value:.1f} s".replace(".0 ", " ")
     whole = round(value)
     if whole < 60:
         return f"{whole} s"
@@ -169,6 +170,16 @@ def with_token(html: str, token: str) -> SafeString:
     """
     field = format_html('<input type="hidden" name="csrfmiddlewaretoken" value="{}">', token)
     return mark_safe(html.replace("<!--csrf-->", field))  # noqa: S308 - templates made it, escaping
+
+
+@register.filter
+def call_line(call: Any, title: str = "") -> str:
+    """What a tool call does, in one line."""
+    tool = Tool()
+    if not isinstance(call, dict) or not call:
+        return title
+    tool.update(call, at=timezone.now())
+    return tool.line
 
 
 @register.filter

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -51,6 +52,7 @@ def create(by: User, **fields: Any) -> Project:
     """
     fields.setdefault("name", "")
     fields.setdefault("upstream_url", "")
+    fields.setdefault("wall_seconds", settings.DEFAULT_WALL_SECONDS)
     if not fields.get("slug"):
         fields["slug"] = _free_slug(str(fields["name"]))
     clean = _clean(fields, allowed=SETTABLE | {"slug"})

@@ -147,3 +147,9 @@ def test_a_list_says_what_each_project_is_doing_in_one_query(
         assert row.spend == Decimal("0.75")
     seen = queries.overview(project)
     assert (seen.run_count, seen.active_runs, seen.spend) == (1, 1, Decimal("0.75"))
+
+
+def test_a_new_project_begins_with_the_installations_wall_time(manager, settings):
+    settings.DEFAULT_WALL_SECONDS = 1800
+    made = services.create(manager, name="Short", upstream_url="https://forge.example/a/b.git")
+    assert made.wall_seconds == 1800

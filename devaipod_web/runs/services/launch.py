@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -115,8 +114,3 @@ def title_of(task: str) -> str:
     if len(line) <= MAX_TITLE_CHARACTERS:
         return line
     return line[: MAX_TITLE_CHARACTERS - 1].rsplit(" ", 1)[0] + "…"
-
-
-def default_wall_seconds() -> int:
-    """The installation's wall time for new projects, in seconds."""
-    return int(settings.DEFAULT_WALL_SECONDS)

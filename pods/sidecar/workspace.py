@@ -145,7 +145,7 @@ class Workspace:
         )
 
     async def _fetch_commits(self, notes: list[str]) -> dict[str, str]:
-        """Fetch the workspace's branches and HEAD into `refs/work/*`; returns {name: commit}.
+        """Fetch the workspace's branches and HEAD into `refs/taken/*`; returns {name: commit}.
 
         `upload-pack` runs in the workspace's repository with our environment: no hook, no configured program. A
         `.git` that is a file, a link, or has alternates could lend objects of places that the workspace does not hold:
@@ -156,7 +156,7 @@ class Workspace:
                 "The workspace's git repository was not read: its .git is no folder of its own, or borrows objects."
             )
             return {}
-        gone = "".join(f"delete {name}\n" for name in await self._refs("refs/work/"))
+        gone = "".join(f"delete {name}\n" for name in await self._refs("refs/taken/"))
         await git("update-ref", "--stdin", cwd=self.own, data=gone.encode())
         try:
             await git(
@@ -168,8 +168,8 @@ class Workspace:
                 "--no-auto-maintenance",
                 "--end-of-options",
                 str(self.folder / ".git"),
-                "+refs/heads/*:refs/work/heads/*",
-                "+HEAD:refs/work/HEAD",
+                "+refs/heads/*:refs/taken/heads/*",
+                "+HEAD:refs/taken/HEAD",
                 cwd=self.own,
                 config={**FILE_ONLY, "fetch.fsckObjects": "true"},
                 seconds=FETCH_SECONDS,
@@ -184,13 +184,13 @@ class Workspace:
                     "--no-write-fetch-head",
                     "--end-of-options",
                     str(self.folder / ".git"),
-                    f"+{self.branch}:refs/work/heads/{self.config['branch']}",
+                    f"+{self.branch}:refs/taken/heads/{self.config['branch']}",
                     cwd=self.own,
                     config={**FILE_ONLY, "fetch.fsckObjects": "true"},
                     seconds=FETCH_SECONDS,
                 )
-        found = await self._refs("refs/work/")
-        return {name.removeprefix("refs/work/"): commit for name, commit in found.items()}
+        found = await self._refs("refs/taken/")
+        return {name.removeprefix("refs/taken/"): commit for name, commit in found.items()}
 
     def _repository_is_plain(self) -> bool:
         """Whether `.git` is a folder of the workspace itself with objects of its own."""

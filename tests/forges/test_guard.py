@@ -146,7 +146,7 @@ class TestLocalPaths:
     @pytest.fixture(autouse=True)
     def root(self, tmp_path, settings):
         self.root = tmp_path / "repositories"
-        self.root.mkdir()
+        self.root.mkdir()  # type: ignore[attr-defined]
         self.outside = tmp_path / "outside"
         self.outside.mkdir()
         settings.LOCAL_REPOSITORY_ROOTS = [str(self.root)]
@@ -167,7 +167,7 @@ class TestLocalPaths:
                 guard.check_repository(path)
 
     def test_a_link_that_leads_out_is_refused(self):
-        (self.root / "link").symlink_to(self.outside)
+        (self.root / "link").symlink_to(self.outside)  # type: ignore[operator]
         with pytest.raises(AddressRefused):
             guard.check_repository(f"{self.root}/link")
 

@@ -51,8 +51,8 @@ def tab(live_server, cookie, change):
             ]
         )
         page = context.new_page()
-        page.troubles = []
-        page.on("pageerror", lambda error: page.troubles.append(str(error)))
+        page.troubles = []  # type: ignore[attr-defined]
+        page.on("pageerror", lambda error: page.troubles.append(str(error)))  # type: ignore[attr-defined, call-overload]
         yield page
         browser.close()
 

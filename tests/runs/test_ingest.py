@@ -41,7 +41,7 @@ def test_a_gap_is_refused_and_stores_nothing(started):
 @pytest.mark.parametrize("number", [None, "1", True, 0, -3, 1.0])
 def test_an_event_without_a_number_is_refused(started, number):
     with pytest.raises(ValueError, match="source_seq"):
-        ingest(started.pod.pk, [{"source_seq": number, "kind": "message", "payload": {}}])
+        ingest(started.pod.pk, [{"source_seq": number, "kind": "message", "payload": {}}])  # type: ignore[typeddict-item]
 
 
 def test_ten_thousand_events_are_stored_in_a_few_seconds(working):

@@ -153,7 +153,7 @@ async def test_a_viewer_sees_what_was_and_what_comes_without_gap_or_double(place
     async with logs_hub.subscribe(*place, after=20) as feed:
         reading = asyncio.create_task(take(feed, 80))
         for n in range(51, 101):
-            logs_hub.publish(*place, writer.append([line(n)]))
+            logs_hub.publish(*place, writer.append([line(n)]))  # type: ignore[call-arg]
             await asyncio.sleep(0.001)
         assert await asyncio.wait_for(reading, 5) == list(range(21, 101))
 
@@ -162,7 +162,7 @@ async def test_without_a_number_a_viewer_begins_now(place):
     writer = logs.Writer(*place)
     writer.append([line(1)])
     async with logs_hub.subscribe(*place) as feed:
-        logs_hub.publish(*place, writer.append([line(2)]))
+        logs_hub.publish(*place, writer.append([line(2)]))  # type: ignore[call-arg]
         assert await asyncio.wait_for(take(feed, 1), 2) == [2]
 
 
@@ -193,7 +193,7 @@ async def test_many_viewers_share_the_same_text_and_a_slow_one_catches_up(place)
     viewers = [asyncio.create_task(view(n == 0)) for n in range(50)]
     await asyncio.sleep(0)
     for n in range(1, 2_001, 10):
-        logs_hub.publish(*place, writer.append([line(m) for m in range(n, n + 10)]))
+        logs_hub.publish(*place, writer.append([line(m) for m in range(n, n + 10)]))  # type: ignore[call-arg]
         await asyncio.sleep(0.002)
     for found in await asyncio.wait_for(asyncio.gather(*viewers), 30):
         assert found == list(range(1, 2_001))

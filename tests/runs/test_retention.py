@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -66,10 +67,10 @@ def test_a_run_with_a_pod_keeps_everything(old):
 
 async def test_what_was_planned_goes_once_and_the_run_says_so(old):
     backend = Volumes()
-    items = await retention.asyncio.to_thread(retention.plan)
-    done = await retention.apply(items, backend)
+    items = await asyncio.to_thread(retention.plan)
+    done = await retention.apply(items, backend)  # type: ignore[arg-type]
     assert what(done) == what(items)
-    assert await retention.apply(items, backend) == []
+    assert await retention.apply(items, backend) == []  # type: ignore[arg-type]
     assert not home.run_logs_dir(old.key).exists()
     assert [name.rpartition("-")[2] for name in backend.removed] == ["workspace", "home", "state"]
     fresh = await Run.objects.aget(pk=old.pk)
@@ -79,8 +80,8 @@ async def test_what_was_planned_goes_once_and_the_run_says_so(old):
 
 
 async def test_a_run_that_went_on_after_the_plan_keeps_everything(old):
-    items = await retention.asyncio.to_thread(retention.plan)
+    items = await asyncio.to_thread(retention.plan)
     await Run.objects.filter(pk=old.pk).aupdate(state="queued")
     backend = Volumes()
-    assert await retention.apply(items, backend) == []
+    assert await retention.apply(items, backend) == []  # type: ignore[arg-type]
     assert backend.removed == []

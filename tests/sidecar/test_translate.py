@@ -12,7 +12,7 @@ def test_a_plan_kept_by_a_tool_becomes_a_plan():
 
 
 def test_what_only_looks_like_one_does_not():
-    for given in (
+    for given in (  # type: ignore[var-annotated]
         None,
         [],
         {"todos": "x"},

@@ -11,6 +11,28 @@ from devaipod_web.accounts.permissions import Role
 from devaipod_web.projects.models import Project
 from devaipod_web.runs.models import Run
 
+#: Modules that drive real git, HTTP servers or processes throughout: `make test` runs them, `make check` (under a minute) does not.
+INTEGRATION = (
+    "api/test_streams.py",
+    "forges/test_http.py",
+    "forges/test_staging.py",
+    "gateway/test_doors.py",
+    "gateway/test_sidecar_socket.py",
+    "host/test_doctor.py",
+    "llm/test_proxy.py",
+    "reviews/test_pages.py",
+    "reviews/test_promote.py",
+    "reviews/test_refresh.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the modules of INTEGRATION as slow."""
+    for item in items:
+        if item.path.as_posix().endswith(INTEGRATION):
+            item.add_marker(pytest.mark.slow)
+
+
 PASSWORD = "correct horse battery"
 
 

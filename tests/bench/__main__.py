@@ -7,9 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.agents.image import scripted_image
 from tests.bench import click_to_agent, log_latency, viewers
 from tests.e2e.installation import installed, make_upstream
-from tests.runs.world import scripted_image
 
 
 def main() -> int:

@@ -14,8 +14,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.agents.image import scripted_image
 from tests.e2e.installation import Installation
-from tests.runs.world import scripted_image
 
 ROUNDS = 20
 BOUND = 1.5

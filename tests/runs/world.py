@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from devaipod_web import db, home, serve
@@ -19,24 +15,9 @@ from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.supervisor.loop import Supervisor
 from pods.podman import PodmanBackend
 from pods.spec import LABEL_INSTALLATION
+from tests.agents.image import AGENT_IMAGE, podman
 
-SCRIPTED = Path(__file__).parent.parent / "agents" / "scripted.py"
-AGENT_IMAGE = "localhost/devaipod-agent:dev"
 SIDECAR_IMAGE = "localhost/devaipod-sidecar:dev"
-
-
-def podman(*words: str, check: bool = True) -> str:
-    """Run podman's own command and return what it printed."""
-    done = subprocess.run(
-        ["podman", *words],
-        env=podman_config.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    if check and done.returncode:
-        raise AssertionError(f"podman {' '.join(words)}: {done.stderr}")
-    return done.stdout.strip()
 
 
 def ensure_podman() -> None:
@@ -46,27 +27,6 @@ def ensure_podman() -> None:
     for image in (AGENT_IMAGE, SIDECAR_IMAGE):
         if not podman("images", "-q", image):
             raise AssertionError(f"The image {image} is not there: run `make images` first.")
-
-
-def scripted_image() -> str:
-    """An agent image whose `opencode` is the scripted agent of the tests; built once for each version of it."""
-    text = SCRIPTED.read_bytes()
-    base = podman("images", "-q", AGENT_IMAGE)
-    mark = hashlib.sha256(b"executable" + text + base.encode()).hexdigest()[:12]
-    name = f"localhost/devaipod-test-scripted:{mark}"
-    if podman("images", "-q", name):
-        return name
-    made = podman("create", AGENT_IMAGE)
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "opencode"
-        program.write_bytes(text)
-        program.chmod(0o755)
-        podman("cp", str(program), f"{made}:/usr/local/bin/opencode")
-    try:
-        podman("commit", "-q", made, name)
-    finally:
-        podman("rm", "-f", made)
-    return name
 
 
 class World:

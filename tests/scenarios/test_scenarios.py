@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.agents.image import scripted_image
 from tests.e2e.installation import Installation, git, installed, make_upstream
 from tests.llm.provider import ScriptedProvider
-from tests.runs.world import scripted_image
 
 pytestmark = [pytest.mark.podman, pytest.mark.slow]
 

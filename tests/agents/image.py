@@ -31,9 +31,8 @@ def scripted_image() -> str:
     """An agent image whose `opencode` is the scripted agent of the tests; built once for each version of it."""
     text = SCRIPTED.read_bytes()
     base = podman("images", "-q", AGENT_IMAGE)
-    name = (
-        f"localhost/devaipod-test-scripted:{hashlib.sha256(text + base.encode()).hexdigest()[:12]}"
-    )
+    mark = hashlib.sha256(b"executable" + text + base.encode()).hexdigest()[:12]
+    name = f"localhost/devaipod-test-scripted:{mark}"
     if podman("images", "-q", name):
         return name
     made = podman("create", AGENT_IMAGE)

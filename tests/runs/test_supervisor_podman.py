@@ -24,8 +24,9 @@ from devaipod_web.runs.supervisor import sweep as sweep_module
 from devaipod_web.runs.supervisor.driver import _cool as cool
 from devaipod_web.runs.supervisor.sweep import sweep
 from pods.spec import LABEL_RUN
+from tests.agents.image import podman, scripted_image
 from tests.e2e.installation import make_upstream
-from tests.runs.world import SIDECAR_IMAGE, podman, scripted_image, world
+from tests.runs.world import SIDECAR_IMAGE, world
 
 pytestmark = [pytest.mark.podman, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 

@@ -36,7 +36,7 @@ podman volume create "$io" >/dev/null
 podman pod create --name "$NAME" --share net --network none --infra-image "$SIDECAR" --infra-command "catatonit -P" >/dev/null
 safe="--pod $NAME --user 1000:1000 --cap-drop all --security-opt no-new-privileges --read-only --log-driver k8s-file"
 podman create $safe --name "$NAME-sidecar" --memory 512m --pids-limit 128 \
-    -v "$ws:/workspaces/bench" -v "$io:/run/devaipod-stdio" -v "$st:/var/lib/devaipod" \
+    -v "$ws:/workspaces/bench" -v "$io:/run/devaipod-stdio" -v "$st:/var/lib/devaipod:U" \
     -v "$TOKENS:/run/devaipod-token:ro" -v "$SOCKETS:/run/devaipod:ro" --tmpfs /tmp:size=64m \
     --entrypoint '["python3","-m","pods.sidecar"]' "$SIDECAR" >/dev/null
 podman create $safe --name "$NAME-agent" --memory 3g --pids-limit 512 --cpus 2 \

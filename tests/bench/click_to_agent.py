@@ -32,20 +32,26 @@ bounded() {
 bounded "$ws" 4G 400000
 bounded "$hm" 2G 200000
 bounded "$st" 2G 200000
-podman volume create "$io" >/dev/null
+podman volume create --opt o=uid=1000,gid=1000 "$io" >/dev/null
 podman pod create --name "$NAME" --share net --network none --infra-image "$SIDECAR" --infra-command "catatonit -P" >/dev/null
 safe="--pod $NAME --user 1000:1000 --cap-drop all --security-opt no-new-privileges --read-only --log-driver k8s-file"
 podman create $safe --name "$NAME-sidecar" --memory 512m --pids-limit 128 \
-    -v "$ws:/workspaces/bench" -v "$io:/run/devaipod-stdio" -v "$st:/var/lib/devaipod:U" \
+    -v "$ws:/workspaces/bench" -v "$io:/run/devaipod-stdio" -v "$st:/var/lib/devaipod" \
     -v "$TOKENS:/run/devaipod-token:ro" -v "$SOCKETS:/run/devaipod:ro" --tmpfs /tmp:size=64m \
     --entrypoint '["python3","-m","pods.sidecar"]' "$SIDECAR" >/dev/null
 podman create $safe --name "$NAME-agent" --memory 3g --pids-limit 512 --cpus 2 \
     -v "$ws:/workspaces/bench" -v "$io:/run/devaipod-stdio:ro" -v "$hm:/home/agent" --tmpfs /tmp:size=512m \
     --entrypoint '["sh","-c","exec opencode acp </run/devaipod-stdio/in >/run/devaipod-stdio/out"]' "$AGENT" >/dev/null
-podman start "$NAME-sidecar" >/dev/null
 place=$(podman volume inspect "$ws" --format '{{.Mountpoint}}')
 pipes=$(podman volume inspect "$io" --format '{{.Mountpoint}}')
+handed() {
+    podman init "$1" >/dev/null; shift
+    for volume; do chown 1000:1000 "$(podman volume inspect "$volume" --format '{{.Mountpoint}}')"; done
+}
+handed "$NAME-sidecar" "$ws" "$st"
+podman start "$NAME-sidecar" >/dev/null
 until grep -q autoSetupRemote "$place/.git/config" 2>/dev/null && test -p "$pipes/out"; do sleep 0.02; done
+handed "$NAME-agent" "$hm"
 podman start "$NAME-agent" >/dev/null
 """
 

@@ -97,5 +97,6 @@ def run(project: Project, operator: User) -> Run:
         title="Retry webhooks",
         task="Retry webhooks with back-off.",
         agent="opencode",
+        model="scripted-demo",
         wall_seconds=3600,
     )

@@ -30,7 +30,7 @@ def target_of(run_id: int) -> Target:
     """The provider and model of a run. Raises `NotConfigured` with what a manager can do."""
     run = Run.objects.select_related("provider", "project").get(pk=run_id)
     provider = run.provider
-    if provider is None and run.model not in ("", demo.MODEL):
+    if provider is None and run.model != demo.MODEL:
         # The provider's row was removed (SET_NULL): a scripted answer in its place would be a lie.
         raise NotConfigured(
             "The run's provider was removed.",

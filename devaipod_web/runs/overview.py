@@ -17,8 +17,9 @@ from devaipod_web.reviews.models import Promotion, PromotionState, Review, Revie
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import State
+from devaipod_web.runs.tools import call_line
 from devaipod_web.runs.transcript import STEPS
-from devaipod_web.templatetags.show import ago, call_line
+from devaipod_web.templatetags.show import ago
 
 #: Rows of each kind that the page Now shows.
 SHOWN = 30

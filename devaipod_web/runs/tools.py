@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.utils.safestring import SafeString
@@ -182,6 +182,15 @@ class Tool:
             return ""
         lines = text.count("\n") + 1
         return f"{lines} line{'' if lines == 1 else 's'}"
+
+
+def call_line(call: Any, title: str = "") -> str:
+    """What a tool call (ACP's fields or our own) does, in one line; `title` where nothing is known of it."""
+    if not isinstance(call, dict) or not call:
+        return title
+    tool = Tool()
+    tool.update(call, at=datetime.now(UTC))
+    return tool.line
 
 
 def _content_text(entry: Any) -> str:

@@ -15,8 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from devaipod_web.runs import markdown
-from devaipod_web.runs.tools import Tool
+from devaipod_web.runs import markdown, tools
 from pods.agents import PROFILES
 
 register = template.Library()
@@ -175,11 +174,7 @@ def with_token(html: str, token: str) -> SafeString:
 @register.filter
 def call_line(call: Any, title: str = "") -> str:
     """What a tool call does, in one line."""
-    tool = Tool()
-    if not isinstance(call, dict) or not call:
-        return title
-    tool.update(call, at=timezone.now())
-    return tool.line
+    return tools.call_line(call, title)
 
 
 @register.filter

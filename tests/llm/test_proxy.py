@@ -302,7 +302,11 @@ async def test_large_bodies_of_one_run_are_taken_at_a_bounded_rate(
     assert time.monotonic() - began > 0.4
 
 
-async def test_a_removed_provider_is_not_replaced_by_the_demo(gateway, pod, real_provider):
+@pytest.mark.parametrize("model", ["gpt-4o", ""])
+async def test_a_removed_provider_is_not_replaced_by_the_demo(
+    gateway, pod, run, real_provider, model
+):
+    await db.write(Run.objects.filter(pk=run.pk).update, model=model)
     await db.write(real_provider.delete)
     status, body = await ask(gateway, pod)
     assert status == 400

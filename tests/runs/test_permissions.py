@@ -136,3 +136,14 @@ def test_the_same_question_sent_again_is_one_question(working):
     ask(working)
     ask(working)
     assert PermissionRequest.objects.count() == 1
+
+
+def test_what_it_waits_for_names_the_command_rather_than_the_tool(working):
+    working.says(
+        "permission.requested",
+        request_id="r9",
+        tool_call={"title": "bash", "kind": "execute", "rawInput": {"command": "make deploy"}},
+        options=OPTIONS,
+    )
+    run = Run.objects.get(pk=working.pod.run_id)
+    assert run.waits_for == "a permission: make deploy"

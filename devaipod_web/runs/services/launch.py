@@ -6,7 +6,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
-from devaipod_web.llm.models import Provider
+from devaipod_web.llm import demo
+from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
 from devaipod_web.runs.errors import BadRequest
@@ -47,6 +48,8 @@ def launch(
         known = _known(owner, idempotency_key)
         if known is not None:
             return known
+    chosen = provider or project.provider
+    is_real = chosen is not None and chosen.kind != ProviderKind.DEMO
     try:
         with transaction.atomic():
             run = Run.objects.create(
@@ -55,8 +58,8 @@ def launch(
                 title=(untrusted.text(title, 200).strip() or title_of(task)),
                 task=task,
                 agent=agent or project.agent,
-                provider=provider or project.provider,
-                model=model or project.model,
+                provider=chosen,
+                model=(model or project.model) if is_real else demo.MODEL,
                 permission_policy=policy,
                 wall_seconds=wall,
                 idempotency_key=idempotency_key or None,

@@ -15,6 +15,7 @@ from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.services.commands import enqueue
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import State
+from devaipod_web.runs.tools import call_line
 from pods.sidecar.protocol import CommandKind
 
 #: How the states read in a sentence about who was first.
@@ -100,7 +101,7 @@ def go_on(run_id: int) -> None:
     )
     if still is not None:
         Run.objects.filter(pk=run_id, state=State.WAITING).update(
-            waits_for=f"a permission: {still.title}"[:300]
+            waits_for=f"a permission: {call_line(still.tool_call, still.title)}"[:300]
         )
         return
     transition(

@@ -30,6 +30,7 @@ from devaipod_web.runs.services.permissions import go_on, pick, settle
 from devaipod_web.runs.services.stop import end, withdraw_questions
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ENDED, State
+from devaipod_web.runs.tools import call_line
 from pods.sidecar.protocol import CommandKind, EventKind
 
 MAX_OPTIONS = 10
@@ -257,7 +258,7 @@ class Projection:
         if self.run.permission_policy == PermissionPolicy.ALLOW and allow:
             settle(request, PermissionState.ALLOWED, option_id=allow, by_policy=True)
             return
-        waits = f"a permission: {request.title}"[:300]
+        waits = f"a permission: {call_line(call, request.title)}"[:300]
         moved = transition(
             self.run.pk,
             State.WAITING,

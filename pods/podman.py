@@ -405,15 +405,17 @@ class PodmanBackend:
         rootless, _ = await self._host()
         if not rootless:
             return await self._client.run(podman_volumes.usage, mountpoint)
-        # The files are those of a mapped uid, and an agent can close its folders to us: podman itself looks as their root.
-        found = await self._client.get("/system/df")
-        sizes = {volume["VolumeName"]: int(volume["Size"]) for volume in found["Volumes"] or []}
-        return sizes.get(name, 0), 0
+        owner = self._client.socket.stat().st_uid
+        return await self._client.run(podman_volumes.mapped_usage, mountpoint, owner=owner)
 
     def _bounded_usage(self, name: str, mountpoint: Path) -> tuple[int, int]:
         if mountpoint.is_mount():
             return podman_volumes.mounted_usage(mountpoint)
         return podman_volumes.image_usage(podman_volumes.image_path(self._volumes_dir, name))
+
+    async def tidy(self) -> None:
+        """Remove the containers that were made to look into an image and lost their maker."""
+        await self._client.run(podman_images.remove_leftover_looks, self._client)
 
     async def close(self) -> None:
         """Let go of the threads."""

@@ -8,15 +8,18 @@ podman has no hard bound; the supervisor measures there.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import struct
 import subprocess
 from pathlib import Path
 
-from pods.errors import BackendError, QuotaExceeded
+from pods.errors import BackendError, BackendUnavailable, QuotaExceeded
 from pods.spec import VolumeSpec
 
 MKFS_SECONDS = 60
+#: More files than can be counted in this time are too many.
+COUNT_SECONDS = 60
 #: ext4 needs this much for itself before a file fits.
 LEAST_BYTES = 4 * 1024 * 1024
 SUPERBLOCK_OFFSET = 1024
@@ -149,6 +152,48 @@ def image_usage(path: Path) -> tuple[int, int]:
             "<7I", file.read(7 * 4)
         )
     return (blocks - free_blocks) * (1024 << shift), inodes - free_inodes
+
+
+def mapped_usage(mountpoint: Path, *, owner: int) -> tuple[int, int]:
+    """Bytes and inodes below a volume of the rootless podman of user `owner`, counted as root of that user's namespace.
+
+    The files are those of mapped uids, and an agent can close its folders to everybody but that root. Raises QuotaExceeded
+    when there are too many files to be counted in `COUNT_SECONDS`.
+    """
+    count = 'du -sx --block-size=1 -- "$1"; du -sx --inodes -- "$1"'
+    user = pwd.getpwuid(owner)
+    ours = owner == os.geteuid()
+    env = _environment()
+    if not ours:
+        # Root's own folders and containers.conf are closed to that user.
+        env = {"PATH": env["PATH"], "HOME": user.pw_dir, "USER": user.pw_name}
+    try:
+        done = subprocess.run(
+            ["podman", "unshare", "sh", "-c", count, "sh", str(mountpoint)],
+            capture_output=True,
+            text=True,
+            timeout=COUNT_SECONDS,
+            env=env,
+            cwd="/",
+            # None leaves us who we are.
+            user=None if ours else owner,
+            group=None if ours else user.pw_gid,
+            extra_groups=None if ours else [],
+        )
+    except subprocess.TimeoutExpired as error:
+        raise QuotaExceeded(
+            f"The files of the volume {mountpoint.parent.name} could not be counted within {COUNT_SECONDS} seconds: "
+            "there are too many.",
+            next_step="Give the agent a smaller task.",
+        ) from error
+    # What vanishes while it is counted makes du complain; the sums stand all the same.
+    sums = [int(line.split()[0]) for line in done.stdout.splitlines()]
+    if len(sums) != 2:
+        raise BackendUnavailable(
+            f"The files of a volume could not be counted: {done.stderr.strip()[:300]}",
+            next_step="Does `podman unshare true` work for this user? `devaipod doctor` says more.",
+        )
+    return sums[0], sums[1]
 
 
 def has_mkfs() -> bool:

@@ -191,9 +191,11 @@ class PodTests:
         workspace = spec.volumes[0]
         if not kit.bounded_volumes:
             assert any("cannot bound the disk use" in text for text in state.warnings)
-            await kit.sh(spec, "mkdir -m 700 x; head -c 3000000 /dev/zero > x/y; chmod 0 x")
-            used, _ = await kit.backend.volume_usage(workspace.name)
+            await kit.sh(spec, "mkdir -m 700 x; cd x; head -c 3000000 /dev/zero > y")
+            await kit.sh(spec, "cd x; for n in $(seq 300); do : > $n; done; cd ..; chmod 0 x")
+            used, inodes = await kit.backend.volume_usage(workspace.name)
             assert 3_000_000 <= used < 4_000_000
+            assert 302 <= inodes <= 304
             return
         _, said = await kit.sh(spec, f"head -c {2 * workspace.size_bytes} /dev/zero > big")
         assert "No space left" in said

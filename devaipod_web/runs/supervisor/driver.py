@@ -23,8 +23,8 @@ from devaipod_web.runs.models import Run, RunPod, Turn
 from devaipod_web.runs.states import ENDED, WORKING, State
 from devaipod_web.runs.supervisor import diagnose, ending, records, watch
 from devaipod_web.runs.supervisor.followers import Followers
+from devaipod_web.runs.supervisor.measure import overrun
 from devaipod_web.runs.supervisor.picture import Picture
-from devaipod_web.runs.supervisor.pod_spec import volume_name
 from devaipod_web.runs.supervisor.records import View
 from devaipod_web.runs.supervisor.start import UNAVAILABLE_SECONDS, Starter, StepFailed, profile_of
 from devaipod_web.runs.supervisor.status import service
@@ -34,7 +34,7 @@ from devaipod_web.runs.wake import BEAT_SECONDS
 from pods.agents import EXIT_LIFECYCLE_FAILED
 from pods.backend import ContainerBackend
 from pods.errors import BackendError, BackendUnavailable
-from pods.spec import AGENT, EXIT_AGENT_MISSING, SIDECAR, Phase, PodState, VolumeKind
+from pods.spec import AGENT, EXIT_AGENT_MISSING, SIDECAR, Phase, PodState
 
 log = structlog.get_logger("devaipod.supervisor.driver")
 
@@ -353,17 +353,14 @@ class Driver:
         if time.monotonic() - self._measured < MEASURE_SECONDS:
             return
         self._measured = time.monotonic()
-        project = view.run.project
-        name = volume_name(self.shared.installation, self.key, VolumeKind.WORKSPACE)
-        used, inodes = await self.shared.backend.volume_usage(name)
-        if used <= project.workspace_bytes and inodes <= project.workspace_inodes:
-            return
-        await self._end(
-            State.FAILED,
-            f"The workspace uses {used / 1024**3:.1f} GiB and {inodes:,} files; it may use "
-            f"{project.workspace_bytes / 1024**3:.1f} GiB and {project.workspace_inodes:,}.",
-            "Raise the limits in the project's settings, or give the agent a smaller task.",
+        found = await overrun(
+            self.shared.backend,
+            installation=self.shared.installation,
+            run=self.key,
+            project=view.run.project,
         )
+        if found is not None:
+            await self._end(State.FAILED, found.reason, found.next_step)
 
     async def _refresh_review(self, view: View) -> None:
         """Have the review follow what was staged, also when the gateway died between the push and its own look."""

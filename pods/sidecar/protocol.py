@@ -126,7 +126,6 @@ class RunConfig(TypedDict):
     session_id: str
     mcp_servers: list[dict[str, Any]]
     agent: str
-    turn_idle_seconds: int
     max_events: int
     max_event_bytes: int
     push_bytes: int

@@ -217,7 +217,6 @@ class Rig:
             "session_id": "",
             "mcp_servers": [],
             "agent": "scripted",
-            "turn_idle_seconds": 600,
             "max_events": 200_000,
             "max_event_bytes": 512 << 20,
             "push_bytes": 64 << 20,

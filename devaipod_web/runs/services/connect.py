@@ -50,7 +50,6 @@ def config(pod: RunPod) -> RunConfig:
         session_id=run.session_id if used else "",
         mcp_servers=[],
         agent=run.agent,
-        turn_idle_seconds=run.wall_seconds,
         max_events=settings.MAX_EVENTS,
         max_event_bytes=settings.MAX_EVENT_BYTES,
         push_bytes=settings.MAX_PUSH_BYTES,

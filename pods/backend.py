@@ -123,6 +123,10 @@ class ContainerBackend(Protocol):
         """Bytes and inodes used in a volume; where no hard bound is possible the supervisor measures with this."""
         ...
 
+    async def tidy(self) -> None:
+        """Remove what a killed process left behind that belongs to no pod. Called on a beat; safe to repeat."""
+        ...
+
     async def health(self) -> str:
         """The backend's version when it answers. Raises `BackendUnavailable` with what to do."""
         ...

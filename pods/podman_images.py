@@ -8,6 +8,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
@@ -21,7 +22,12 @@ from pods.errors import (
     QuotaExceeded,
 )
 from pods.podman_client import PodmanClient
+from pods.podman_state import moment
 
+#: On the containers from which a file of an image is read; none is ever started.
+LABEL_LOOK = "io.devaipod.look"
+#: Such a container lives for milliseconds; one that is older has lost its maker.
+LOOK_AGE = timedelta(minutes=1)
 #: A registry reference without transport: host[:port]/path[:tag][@digest] (distribution's reference grammar, simplified).
 REFERENCE = re.compile(
     r"(?:(?:localhost|[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)+|[a-zA-Z0-9.-]+(?=:))"
@@ -204,7 +210,7 @@ def _table(client: PodmanClient, image: str, path: str) -> list[list[str]]:
     document: dict[str, Any] = {
         "image": image,
         "command": ["none"],
-        "labels": {"io.devaipod.look": "1"},
+        "labels": {LABEL_LOOK: "1"},
     }
     created = client.call("POST", "/containers/create", body=document)["Id"]
     try:
@@ -218,3 +224,16 @@ def _table(client: PodmanClient, image: str, path: str) -> list[list[str]]:
     finally:
         client.call("DELETE", f"/containers/{created}", params={"force": "true"})
     return [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def remove_leftover_looks(client: PodmanClient) -> None:
+    """Remove the containers that a killed process made to read a file of an image. Each lives for milliseconds otherwise."""
+    found = client.call(
+        "GET",
+        "/containers/json",
+        params={"all": "true", "filters": json.dumps({"label": [f"{LABEL_LOOK}=1"]})},
+    )
+    for container in found or []:
+        made = moment(container["Created"])
+        if made is not None and datetime.now(UTC) - made > LOOK_AGE:
+            client.call("DELETE", f"/containers/{container['Id']}", params={"force": "true"})

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pods import podman_api_logs
+from pods import podman_api_logs, podman_images
 from pods.errors import BackendUnavailable, PodNotFound, PodRefused
 from pods.podman import PodmanBackend
 from pods.spec import AGENT, SIDECAR
@@ -152,3 +153,22 @@ async def test_a_silent_service_is_named_with_what_to_do(tmp_path: Path) -> None
         assert "podman system service" in error.value.next_step
     await backend.close()
     await backend.close()
+
+
+async def test_what_a_killed_look_into_an_image_left_behind_is_removed(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = kit.backend
+    assert isinstance(backend, PodmanBackend)
+    document = {
+        "image": services.AGENT_IMAGE,
+        "command": ["none"],
+        "labels": {podman_images.LABEL_LOOK: "1"},
+    }
+    made = (await backend._client.post("/containers/create", document))["Id"]
+    await backend.tidy()
+    assert await backend._client.get(f"/containers/{made}/json")  # its maker may be at work
+    monkeypatch.setattr(podman_images, "LOOK_AGE", timedelta())
+    await backend.tidy()
+    with pytest.raises(PodNotFound):
+        await backend._client.get(f"/containers/{made}/json")

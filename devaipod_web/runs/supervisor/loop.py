@@ -139,6 +139,7 @@ class Supervisor:
     async def _sweep(self) -> None:
         try:
             await sweep(self.backend, self.installation)
+            await self.backend.tidy()
         except BackendError as error:
             service.backend_error = error.message
 

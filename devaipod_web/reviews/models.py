@@ -33,6 +33,9 @@ class Review(models.Model):
     files = models.PositiveIntegerField(default=0)
     additions = models.PositiveIntegerField(default=0)
     deletions = models.PositiveIntegerField(default=0)
+    largest_files = models.JSONField(
+        default=list, help_text="[{path, additions, deletions}], those that changed most first."
+    )
     risks = models.JSONField(
         default=list, help_text="[{code, path, text}] each needs a tick of its own."
     )

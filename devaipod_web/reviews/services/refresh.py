@@ -19,6 +19,9 @@ from devaipod_web.runs.models import Run
 
 #: Seconds that a refresh waits for another of the same run.
 LOCK_SECONDS = 120
+#: Files that a run's page names beside its transcript.
+LARGEST_FILES = 6
+MAX_PATH = 300
 
 
 def refresh(run_key: str) -> Review | None:
@@ -67,6 +70,7 @@ def _write(run: Run, review: Review | None, repository: Path, base: str, head: s
         "files": len(counted),
         "additions": sum(entry.additions or 0 for entry in counted),
         "deletions": sum(entry.deletions or 0 for entry in counted),
+        "largest_files": _largest(counted),
         "risks": found,
     }
     key = review.key if review is not None else new_key()
@@ -124,3 +128,16 @@ def _write(run: Run, review: Review | None, repository: Path, base: str, head: s
             },
         )
     return review
+
+
+def _largest(counted: list[changes.Counted]) -> list[dict[str, object]]:
+    """The files that changed most, each with its lines; a binary file counts as none."""
+    order = sorted(counted, key=lambda entry: -(entry.additions or 0) - (entry.deletions or 0))
+    return [
+        {
+            "path": entry.path[:MAX_PATH],
+            "additions": entry.additions or 0,
+            "deletions": entry.deletions or 0,
+        }
+        for entry in order[:LARGEST_FILES]
+    ]

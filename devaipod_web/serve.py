@@ -125,16 +125,24 @@ def _lock(*, shared: bool) -> Iterator[None]:
     """Hold the installation's lock: one whole server, or several single services, but not while `setup` migrates."""
     home.ensure_home()
     with home.serve_lock().open("a+") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CannotServe(_who_holds(file)) from error
+        if not _take(file, shared=shared):
+            raise CannotServe(_who_holds(file))
         if not shared:
             file.seek(0)
             file.truncate()
             file.write(f"{os.getpid()}\n")
             file.flush()
         yield
+
+
+def _take(file: IO[str], *, shared: bool) -> bool:
+    """Take the lock, trying for half a second: whoever asks whether it is held holds it for a moment."""
+    for _ in range(10):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _who_holds(file: IO[str]) -> str:
@@ -153,7 +161,8 @@ def _who_holds(file: IO[str]) -> str:
 def _is_locked() -> bool:
     try:
         with home.serve_lock().open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Exclusive: single services hold it together.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
@@ -232,13 +241,15 @@ def _run(service: str, *, host: str, port: int | None) -> int:
 
 
 async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str) -> int:
+    from devaipod_web.runs import relay
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     servers: list[_Server] = []
     tasks: dict[str, asyncio.Task[None]] = {}
-    stop_supervisor = asyncio.Event()
+    ending = asyncio.Event()
     backend: ContainerBackend | None = None
     try:
         if "gateway" in wanted:
@@ -255,22 +266,26 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
 
             backend = _backend()
             tasks["supervisor"] = asyncio.create_task(
-                supervise(backend, stop=stop_supervisor), name="supervisor"
+                supervise(backend, stop=ending), name="supervisor"
             )
+        if relay.is_needed():
+            tasks["wakes"] = asyncio.create_task(relay.Relay().run(ending), name="wakes")
         url = _url(sock, host)
-        _write_card(url)
+        if sock is not None:
+            _write_card(url)
         log.info("serve.up", services=list(wanted), url=url, pid=os.getpid())
         if sys.stdout.isatty():
             print(f"devaipod serves at {url} (end with Ctrl-C)", flush=True)
         return await _until_stopped(stop, tasks)
     finally:
-        stop_supervisor.set()
+        ending.set()
         for server in servers:
             server.should_exit = True
         await _drain(tasks)
         if backend is not None:
             await backend.close()
-        home.serve_card().unlink(missing_ok=True)
+        if sock is not None:
+            home.serve_card().unlink(missing_ok=True)
         log.info("serve.down")
 
 

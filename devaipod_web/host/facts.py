@@ -44,6 +44,8 @@ class Facts:
     subgids: int
     newuidmap: str
     runtime_dir: str
+    initdb: str
+    redis_server: str
 
     @property
     def root(self) -> bool:
@@ -83,6 +85,12 @@ def look() -> Facts:
         subgids=sub_ids(Path("/etc/subgid"), user=user, uid=uid),
         newuidmap=_which("newuidmap"),
         runtime_dir=os.environ.get("XDG_RUNTIME_DIR", ""),
+        # Debian keeps the server's programs of each version in a folder of its own.
+        initdb=_which("initdb")
+        or _first(
+            *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), reverse=True)
+        ),
+        redis_server=_which("redis-server"),
     )
 
 

@@ -59,7 +59,11 @@ def needs(facts: Facts, *, tests: bool = False) -> list[Need]:
             Need("fuse-overlayfs", "fuse-overlayfs", "fuse-overlayfs", bool(facts.fuse_overlayfs))
         )
     if tests:
-        wanted.append(Need("Chromium", "chromium", "chromium", bool(facts.chromium)))
+        wanted += [
+            Need("Chromium", "chromium", "chromium", bool(facts.chromium)),
+            Need("PostgreSQL", "postgresql", "postgresql-server", bool(facts.initdb)),
+            Need("Redis", "redis-server", "valkey", bool(facts.redis_server)),
+        ]
         if facts.root:
             # Root's suite makes an ordinary user and runs podman as that one too.
             wanted.append(Need("newuidmap", "uidmap", "shadow-utils", bool(facts.newuidmap)))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from django.db import transaction
 
@@ -20,6 +20,8 @@ ANY_RUN = "*"
 
 _lock = threading.Lock()
 _listeners: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = defaultdict(set)
+#: Told of each wake of this process, from any thread: `runs.relay` carries them to the others.
+carriers: set[Callable[[str], None]] = set()
 
 
 def wake(run_key: str) -> None:
@@ -29,6 +31,13 @@ def wake(run_key: str) -> None:
 
 def wake_now(run_key: str) -> None:
     """Wake the followers of a run at once, from any thread."""
+    wake_here(run_key)
+    for carry in list(carriers):
+        carry(run_key)
+
+
+def wake_here(run_key: str) -> None:
+    """Wake the followers that this process has, for a wake that came from another one."""
     with _lock:
         found = [*_listeners.get(run_key, ()), *_listeners.get(ANY_RUN, ())]
     for loop, event in found:

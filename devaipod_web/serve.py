@@ -252,11 +252,13 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
             servers.append(server)
         if "supervisor" in wanted:
             from devaipod_web.runs.supervisor import supervise
+            from devaipod_web.webhooks.sender import send
 
             backend = _backend()
             tasks["supervisor"] = asyncio.create_task(
                 supervise(backend, stop=stop_supervisor), name="supervisor"
             )
+            tasks["webhooks"] = asyncio.create_task(send(stop=stop_supervisor), name="webhooks")
         url = _url(sock, host)
         _write_card(url)
         log.info("serve.up", services=list(wanted), url=url, pid=os.getpid())

@@ -166,7 +166,8 @@ def payload(kind: Kind, data: dict[str, Any], *, at: datetime) -> str:
     body = KINDS[kind].data.model_validate(data).model_dump(mode="json", by_alias=True)
     moment = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     document = {"type": kind, "timestamp": moment, "version": VERSION, "data": body}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    # ASCII alone: what an agent wrote may hold a NUL or half a surrogate pair, which no database takes.
+    return json.dumps(document, separators=(",", ":"))
 
 
 def envelope(kind: Kind) -> type[BaseModel]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Min, Q, QuerySet
 from django.utils import timezone
 
 from devaipod_web.runs import wake
@@ -79,13 +79,17 @@ def backlog(now: datetime) -> Backlog:
 
 
 def claim(owner: str, *, now: datetime, room: int, busy: Mapping[int, int]) -> list[Job]:
-    """Take the leases of at most `room` due deliveries, the longest due of each webhook first, in turn.
+    """Take the leases of at most `room` due deliveries: the webhook first that has waited longest, a few of each.
 
     `busy` says how many attempts at a webhook (by its id) are under way in this process.
     """
-    due = Webhook.objects.filter(
-        _speakable("", now), pk__in=_due(now).values("webhook_id")
-    ).order_by("pk")
+    waits = Q(deliveries__state=DeliveryState.QUEUED, deliveries__next_attempt_at__lte=now)
+    due = (
+        Webhook.objects.filter(_speakable("", now))
+        .annotate(oldest=Min("deliveries__next_attempt_at", filter=waits))
+        .exclude(oldest=None)
+        .order_by("oldest")
+    )
     jobs: list[Job] = []
     for webhook in due:
         most = AT_ONCE_FAILING if webhook.failing_since else AT_ONCE

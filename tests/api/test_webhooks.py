@@ -21,7 +21,9 @@ def mona(call, manager):
 
 @pytest.fixture
 def webhook(manager):
-    return services.create(manager, **BODY)[0]
+    return services.create(
+        manager, name="Ops", url="https://receiver.example/hook", events=["run.state"]
+    )[0]
 
 
 def test_a_webhook_is_made_read_changed_and_removed(mona, project):

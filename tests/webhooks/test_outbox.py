@@ -206,6 +206,17 @@ def test_an_agents_text_is_bounded_and_stays_text(working):
     assert len(asked["title"]) <= kinds.MAX_TITLE
 
 
+@pytest.mark.parametrize(
+    "text", ["\ud800", "a\x00b", "\udfff\ud83d", "\u2028</script>", "🦊" * 3000]
+)
+def test_text_that_no_database_takes_stops_no_run(working, text):
+    working.asks("q1", command=text)
+    working.says("message", message_id="m", text=text)
+    (waiting,) = told("run.waiting")
+    assert waiting["data"]["permission"]["key"] == PermissionRequest.objects.get().key
+    assert len(Delivery.objects.get(kind="run.waiting").payload) < 20_000
+
+
 def test_what_a_sidecar_claims_is_not_told(working):
     before = Delivery.objects.count()
     working.says("review.promoted", review="x", branch="main", head="a" * 40, by="Mona")

@@ -262,6 +262,19 @@ def test_places_are_bounded_for_each_webhook_and_fewer_when_it_fails(webhook, ma
     assert queue.claim("c:1:1", now=now, room=64, busy={webhook.pk: 1}) == []
 
 
+def test_whoever_waited_longest_comes_first_and_nobody_takes_all_places(webhook, manager):
+    late, _ = services.create(
+        manager, name="Late", url="https://late.example/", events=["run.state"]
+    )
+    now = timezone.now()
+    for _ in range(10):
+        services.test(webhook, manager)
+        services.test(late, manager)
+    Delivery.objects.filter(webhook=late).update(next_attempt_at=now - timedelta(minutes=1))
+    jobs = queue.claim("a:1:1", now=timezone.now(), room=6, busy={})
+    assert [job.webhook_id for job in jobs] == [late.pk] * 4 + [webhook.pk] * 2
+
+
 async def test_both_secrets_sign_for_a_while_after_a_rotation(webhook, manager, receiver):
     old = receiver.secrets[0]
     new = await db.write(services.rotate, webhook, manager)

@@ -121,7 +121,7 @@ def test_a_manager_makes_a_webhook_and_watches_a_test_event_arrive(
     expect(page.locator("#delivery-facts")).to_contain_text("delivered")
     assert len(set(receiver.ids)) == 1
     page.get_by_role("link", name="Ops").click()
-    expect(page.locator("#webhook-facts")).to_contain_text("well")
+    expect(page.locator("#webhook-facts")).to_contain_text("enabled")
     expect(page.locator("#deliveries")).to_contain_text("webhook.test")
 
 

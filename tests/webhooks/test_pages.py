@@ -81,7 +81,7 @@ def test_what_cannot_be_is_said_at_its_field_and_nothing_is_lost(mona, given, sa
 
 def test_the_list_says_how_each_does(mona, webhook, manager):
     page = mona.get(reverse("webhooks")).content.decode()
-    assert "not used yet" in page
+    assert "enabled" in page and "failing" not in page
     failed(services.test(webhook, manager), status=500)
     assert "failing" in mona.get(reverse("webhooks")).content.decode()
     services.disable(webhook, manager)

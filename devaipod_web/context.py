@@ -22,7 +22,7 @@ LINKS = (
     ("reviews", "Reviews", "wait for review"),
     ("projects", "Projects", ""),
 )
-SETTINGS = ("providers", "people", "tokens")
+SETTINGS = ("providers", "webhooks", "people", "tokens")
 
 
 class Frame:
@@ -118,6 +118,7 @@ class Frame:
         if self.may_manage:
             pages += [("New project", "project_new", ""), ("Audit", "audit", "")]
             pages += [("Providers", "providers", ""), ("New provider", "provider_new", "")]
+            pages += [("Webhooks", "webhooks", ""), ("New webhook", "webhook_new", "")]
             pages += [("People", "people", ""), ("Add a person", "person_new", "")]
         return [{"label": label, "url": reverse(name), "key": key} for label, name, key in pages]
 

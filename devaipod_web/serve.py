@@ -263,11 +263,13 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
             servers.append(server)
         if "supervisor" in wanted:
             from devaipod_web.runs.supervisor import supervise
+            from devaipod_web.webhooks.sender import send
 
             backend = _backend()
             tasks["supervisor"] = asyncio.create_task(
                 supervise(backend, stop=ending), name="supervisor"
             )
+            tasks["webhooks"] = asyncio.create_task(send(stop=ending), name="webhooks")
         if relay.is_needed():
             tasks["wakes"] = asyncio.create_task(relay.Relay().run(ending), name="wakes")
         url = _url(sock, host)

@@ -56,6 +56,7 @@ INSTALLED_APPS = [
     "devaipod_web.runs",
     "devaipod_web.llm",
     "devaipod_web.reviews",
+    "devaipod_web.webhooks",
 ]
 
 MIDDLEWARE = [
@@ -158,6 +159,7 @@ STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.
 MAX_ATTEMPTS = _number("DEVAIPOD_MAX_ATTEMPTS", 3)
 KEEP_LOGS = timedelta(days=_number("DEVAIPOD_KEEP_LOGS_DAYS", 30))
+KEEP_DELIVERIES = timedelta(days=_number("DEVAIPOD_KEEP_DELIVERIES_DAYS", 30))
 KEEP_VOLUMES = timedelta(days=_number("DEVAIPOD_KEEP_VOLUMES_DAYS", 7))
 #: Images of a run when neither project nor devcontainer.json names one, and of every sidecar.
 AGENT_IMAGE = os.environ.get("DEVAIPOD_AGENT_IMAGE", "localhost/devaipod-agent:dev")

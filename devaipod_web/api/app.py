@@ -9,7 +9,7 @@ from ninja import NinjaAPI, Router
 
 from devaipod_web import __version__
 from devaipod_web.api import pods as api_pods
-from devaipod_web.api import problems, retention, reviews, runs, status, tokens
+from devaipod_web.api import problems, retention, reviews, runs, status, tokens, webhooks
 from devaipod_web.api import projects as api_projects
 from devaipod_web.api.routing import operation
 
@@ -44,5 +44,7 @@ api.add_router("/runs", runs.router)
 api.add_router("/pods", api_pods.router)
 api.add_router("/reviews", reviews.router)
 api.add_router("/tokens", tokens.router)
+api.add_router("/webhooks", webhooks.router)
+api.add_router("/deliveries", webhooks.deliveries_router)
 api.add_router("/retention", retention.router)
 api.add_router("", schema_router)

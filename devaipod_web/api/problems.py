@@ -19,6 +19,7 @@ from devaipod_web.forges.errors import ForgeError
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.reviews.errors import ReviewError
 from devaipod_web.runs.errors import RunError
+from devaipod_web.webhooks.errors import InvalidWebhook, WebhookError
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ ROOTS: tuple[type[Exception], ...] = (
     ProjectError,
     ForgeError,
     ReviewError,
+    WebhookError,
 )
 
 
@@ -102,7 +104,7 @@ def install(api: NinjaAPI) -> None:
 def _told(request: HttpRequest, error: Any) -> HttpResponse:
     told: _Told = error
     more: dict[str, Any] = {}
-    if isinstance(error, InvalidProject):
+    if isinstance(error, (InvalidProject, InvalidWebhook)):
         more["errors"] = [{"field": name, "detail": text} for name, text in error.errors.items()]
     return document(told.status, told.code, told.message, next_step=told.next_step, **more)
 

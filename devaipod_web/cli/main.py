@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from devaipod_web.cli import demo, reviews, runs, server, tokens
+from devaipod_web.cli import demo, reviews, runs, server, tokens, webhooks
 from devaipod_web.cli.client import CliError
 from devaipod_web.cli.output import note
 
@@ -43,6 +43,7 @@ app.command("sign-in-link")(server.sign_in_link)
 app.add_typer(reviews.app, name="review")
 app.add_typer(tokens.tokens, name="token")
 app.add_typer(tokens.projects, name="project")
+app.add_typer(webhooks.app, name="webhook")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ STATE_MARKS = {
     "open": ("◆", "yellow"),
     "promoted": ("✓", "green"),
     "rejected": ("■", "dim"),
+    "delivered": ("✓", "green"),
 }
 FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM"})
 _CODES = {

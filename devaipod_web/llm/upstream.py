@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from devaipod_web.forges import guard
+from devaipod_web.forges.dial import guarded_session
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.llm.errors import (
     CredentialRefused,
@@ -36,32 +35,6 @@ MAX_CONNECTIONS = 200
 CHECKED_SECONDS = 30
 #: What may be a credential in a provider's own words ("Incorrect API key provided: sk-…").
 LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|gsk|xai|AIza)[-_A-Za-z0-9*.]{8,}")
-
-
-class _GuardedResolver(AbstractResolver):
-    """Names are resolved and their addresses checked by the guard each time a connection is made."""
-
-    def __init__(self, scheme: str) -> None:
-        self._scheme = scheme
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await asyncio.to_thread(guard.resolve, host, port, scheme=self._scheme)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 @dataclass
@@ -86,12 +59,9 @@ def _session(scheme: str) -> aiohttp.ClientSession:
     found = _sessions.get(scheme)
     # A session belongs to the loop that it was made in; tests have one loop each.
     if found is None or found.closed or found._loop is not asyncio.get_running_loop():
-        found = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=_GuardedResolver(scheme), limit=MAX_CONNECTIONS, use_dns_cache=False
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
+        found = guarded_session(
+            scheme,
+            limit=MAX_CONNECTIONS,
             auto_decompress=True,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             read_bufsize=256 * 1024,

@@ -119,6 +119,18 @@ def ago(at: datetime | None) -> str:
     return f"{int(seconds)} s ago"
 
 
+@register.filter
+def until(at: datetime | None) -> str:
+    """How long until a moment, in one unit; `now` when it has come."""
+    seconds = (at - timezone.now()).total_seconds() if at is not None else 0
+    if seconds < 1:
+        return "now"
+    for size, word in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"in {int(seconds // size)} {word}"
+    return f"in {int(seconds)} s"
+
+
 @register.filter(name="bytes")
 def size(value: int | None) -> str:
     """Bytes in binary units: `512 B`, `3 GiB`, `1.5 MiB`."""

@@ -31,6 +31,7 @@ from devaipod_web.runs.services.stop import end, withdraw_questions
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.tools import call_line
+from devaipod_web.webhooks import outbox
 from pods.sidecar.protocol import CommandKind, EventKind
 
 MAX_OPTIONS = 10
@@ -268,6 +269,7 @@ class Projection:
         )
         if moved:
             self.run_fields.pop("waits_for", None)
+        outbox.put_question(request)
 
     def _too_many_questions(self) -> bool:
         return (

@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.utils import timezone
 
-from devaipod_web import db, home
+from devaipod_web import db, home, loops
 from devaipod_web.runs import retention, wake
 from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
@@ -22,6 +22,7 @@ from devaipod_web.runs.supervisor.picture import Picture
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.supervisor.sweep import sweep
 from devaipod_web.runs.wake import ANY_RUN, BEAT_SECONDS
+from devaipod_web.webhooks import services as webhooks
 from pods.backend import ContainerBackend
 from pods.errors import BackendError
 
@@ -34,7 +35,6 @@ SWEEP_SECONDS = 60.0
 RETENTION_SECONDS = timedelta(days=1).total_seconds()
 #: After a start, retention waits until the server has settled.
 RETENTION_FIRST_SECONDS = 600.0
-MAX_BACKOFF_SECONDS = 30.0
 
 
 class Supervisor:
@@ -145,6 +145,8 @@ class Supervisor:
 
     async def _retain(self) -> None:
         await retention.run_daily(self.backend)
+        while await db.write(webhooks.prune, timezone.now()):
+            pass
 
     def _every(
         self, name: str, seconds: float, fn: Callable[[], Awaitable[None]], first: float = 0.0
@@ -158,18 +160,7 @@ class Supervisor:
         return asyncio.create_task(self._forever(name, beat), name=name)
 
     async def _forever(self, name: str, fn: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop and start it again with back-off when it fails: one fault must not end the supervisor."""
-        tries = 0
-        while True:
-            begun = time.monotonic()
-            try:
-                await fn()
-            except Exception as error:
-                log.exception("loop.failed", loop=name)
-                self._failed(name, error)
-            tries = 0 if time.monotonic() - begun > MAX_BACKOFF_SECONDS else tries + 1
-            pause = min(0.5 * 2**tries, MAX_BACKOFF_SECONDS)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        await loops.forever(name, fn, failed=self._failed)
 
     def _failed(self, name: str, error: Exception) -> None:
         service.last_error = f"{name}: {type(error).__name__}: {error}"[:500]

@@ -50,6 +50,11 @@ class Command:
         """The command as a person would type it."""
         return shlex.join(self.argv)
 
+    @property
+    def overruled(self) -> list[str]:
+        """Names of given variables that we set ourselves, whatever was given."""
+        return sorted(name for name in self.env if is_ours(name))
+
 
 def check(command: Command, project: Project) -> None:
     """Raise BadRequest, with a sentence, for a command that the project cannot run."""

@@ -18,10 +18,11 @@ from devaipod_web.runs.models import Run
 from devaipod_web.runs.services import labels as labelling
 from devaipod_web.runs.services.command import Command, check_labels
 from devaipod_web.runs.services.command import check as check_command
+from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.services.prompt import add_turn
 from devaipod_web.runs.states import State
 from pods.agents import PROFILES
-from pods.command import COMMAND
+from pods.command import COMMAND, is_ours
 
 MAX_TASK_CHARACTERS = 200_000
 MAX_TITLE_CHARACTERS = 100
@@ -94,6 +95,9 @@ def launch(
                 {"from": "", "to": State.QUEUED, "reason": "", "next_step": ""},
             )
             add_turn(run, owner, task)
+            if command is not None and command.overruled:
+                names = ", ".join(command.overruled)
+                note(run.pk, "info", f"Set by devaipod, and not as given: {names}.")
     except IntegrityError:
         known = _known(owner, idempotency_key) if idempotency_key else None
         if known is None:
@@ -123,7 +127,7 @@ def _fields(command: Command | None) -> dict[str, Any]:
         return {}
     return {
         "argv": command.argv,
-        "env": command.env,
+        "env": {name: command.env[name] for name in command.env if not is_ours(name)},
         "workdir": command.workdir,
         "asked_image": command.image,
         "interactive": command.interactive,

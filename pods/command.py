@@ -27,7 +27,7 @@ PLACEHOLDER_KEY = "held-by-the-gateway"
 #: `kill -1` reaches every process of the container but its first, as Ctrl-C does in a terminal: the signals need no process id that
 #: could be another's by now. The program runs in the foreground, since POSIX has background programs ignore SIGINT.
 _ENTRY = """\
-cd {workdir} || {{ echo "devaipod: the folder "{workdir}" is not there" >&2; exit {no_workdir}; }}
+cd {workdir} 2>/dev/null || {{ echo "devaipod: the folder "{workdir}" is not there" >&2; exit {no_workdir}; }}
 found() (
   case $1 in */*) [ -f "$1" ] && [ -x "$1" ]; exit;; esac
   IFS=:
@@ -40,7 +40,7 @@ echo {ready} >&9
 read -r word <&8
 [ "$word" = {run} ] || exit 0
 while read -r word; do
-  case $word in {signals}) kill -s "$word" -1;; esac
+  case $word in {signals}) kill -s "$word" -- -1;; esac
 done <&8 8<&- 9>&- >/dev/null 2>&1 &
 "$@" {stdin} 8<&- 9>&-
 code=$?

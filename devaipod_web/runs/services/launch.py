@@ -59,8 +59,8 @@ def launch(
     wall = wall_seconds if wall_seconds is not None else project.wall_seconds
     policy = permission_policy or project.permission_policy
     given = dict(labels or {})
-    _check(project, task, wall=wall, policy=policy)
     _check_agent(project, agent, command)
+    _check(project, task, wall=wall, policy=policy)
     check_labels(given)
     if idempotency_key:
         known = _known(owner, idempotency_key)

@@ -352,6 +352,8 @@ class Driver:
             lines=lines,
             codes=EXIT_CODES,
         )
+        if view.run.agent == COMMAND and agent.exit_code == EXIT_AGENT_MISSING:
+            next_step = "Launch a new run with an image that has the program, or another program."
         await self._end(State.FAILED, reason, next_step)
 
     async def _command_ended(self, view: View, pod: RunPod, state: PodState | None) -> None:

@@ -11,6 +11,7 @@ So the sidecar alone decides whether the program runs: an attempt that finds its
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -23,6 +24,14 @@ EXIT_NO_WORKDIR = 44
 PROXY_URL = f"http://127.0.0.1:{PROXY_PORT}"
 #: Programs insist on a key; the sidecar's proxy drops it and puts the run's own token in its place.
 PLACEHOLDER_KEY = "held-by-the-gateway"
+
+#: What names of credentials end in, and how their values begin. Anybody who may look at the host sees a container's environment.
+SECRET_NAME = re.compile(
+    r"(?i)(^|_)(API_?KEY|ACCESS_KEY(_ID)?|SECRET_KEY|PRIVATE_KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$"
+)
+SECRET_VALUE = re.compile(
+    r"(dvp_|sk-|ghp_|gho_|ghs_|github_pat_|glpat-|AKIA[A-Z0-9]{12}|-----BEGIN )"
+)
 
 #: `kill -1` reaches every process of the container but its first, as Ctrl-C does in a terminal: the signals need no process id that
 #: could be another's by now. The program runs in the foreground, since POSIX has background programs ignore SIGINT.
@@ -97,6 +106,20 @@ def is_ours(name: str) -> bool:
     return name in _OURS
 
 
-__all__ = ["COMMAND", "EXIT_NO_WORKDIR", "command_env", "entry_argv", "is_ours"]
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a variable is, by its name or its value, a credential. Ours are placeholders, and win over what is given."""
+    if is_ours(name):
+        return False
+    return bool(value) and bool(SECRET_NAME.search(name) or SECRET_VALUE.match(value))
+
+
+__all__ = [
+    "COMMAND",
+    "EXIT_NO_WORKDIR",
+    "command_env",
+    "entry_argv",
+    "is_ours",
+    "looks_secret",
+]
 
 _OURS: Mapping[str, None] = dict.fromkeys([*command_env(""), "HOME"])

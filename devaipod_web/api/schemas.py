@@ -202,6 +202,7 @@ class RunBrief(Schema):
     changed_files: int
     cost: Decimal
     unpriced_calls: int
+    labels: dict[str, str]
     review: str | None
 
     @staticmethod
@@ -263,7 +264,6 @@ class RunOut(RunBrief):
     tokens_in: int
     tokens_cached: int
     tokens_out: int
-    labels: dict[str, str]
     argv: list[str]
     env: dict[str, str]
     workdir: str

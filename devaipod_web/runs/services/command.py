@@ -13,7 +13,7 @@ from devaipod_web.projects.models import Project
 from devaipod_web.runs import untrusted
 from devaipod_web.runs.errors import BadRequest
 from pods import devcontainer
-from pods.command import is_ours
+from pods.command import is_ours, looks_secret
 from pods.errors import PullRefused
 
 MAX_WORDS = 256
@@ -25,14 +25,8 @@ MAX_WORKDIR = 500
 MAX_LABELS = 64
 MAX_LABEL_CHARACTERS = 4 * 1024
 MAX_LABELS_CHARACTERS = 32 * 1024
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
-#: What names of credentials end in, and how their values begin. Anybody who may look at the host sees a container's environment.
-SECRET_NAME = re.compile(
-    r"(?i)(^|_)(API_?KEY|ACCESS_KEY(_ID)?|SECRET_KEY|PRIVATE_KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$"
-)
-SECRET_VALUE = re.compile(
-    r"(dvp_|sk-|ghp_|gho_|ghs_|github_pat_|glpat-|AKIA[A-Z0-9]{12}|-----BEGIN )"
-)
+#: A letter first: databases read a number in a JSON path as an index.
+LABEL = re.compile(r"[A-Za-z][A-Za-z0-9._:/-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -121,13 +115,6 @@ def _check_env(env: Mapping[str, str]) -> None:
             )
 
 
-def looks_secret(name: str, value: str) -> bool:
-    """Whether a variable is, by its name or its value, a credential. Ours are placeholders, and win over what is given."""
-    if is_ours(name):
-        return False
-    return bool(value) and bool(SECRET_NAME.search(name) or SECRET_VALUE.match(value))
-
-
 def check_labels(labels: Mapping[str, str]) -> None:
     """Raise BadRequest for labels that are too many, too long or strangely named."""
     if len(labels) > MAX_LABELS or sum(map(len, labels.values())) > MAX_LABELS_CHARACTERS:
@@ -138,7 +125,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
         if not LABEL.fullmatch(name):
             raise BadRequest(
                 f"{name[:60]!r} cannot be the name of a label.",
-                next_step="Names begin with a letter or digit, and go on with letters, digits and . _ / - (100 at most).",
+                next_step="Names begin with a letter, and go on with letters, digits and . _ : / - (100 at most).",
             )
         if len(value) > MAX_LABEL_CHARACTERS or not is_text(value):
             raise BadRequest(

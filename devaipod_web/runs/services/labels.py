@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 
 from devaipod_web.projects.models import Project
 from devaipod_web.runs.errors import BadRequest, Taken
@@ -37,7 +38,8 @@ def having(rows: QuerySet[Run], label: str) -> QuerySet[Run]:
     if not mark:
         return rows.filter(labels__has_key=name)
     # Not a keyword: a name may have what Django reads as a lookup.
-    return rows.annotate(_label=KeyTextTransform(name, "labels")).filter(_label=text)
+    value = Cast(KeyTextTransform(name, "labels"), TextField())
+    return rows.annotate(_label=value).filter(_label=text)
 
 
 def claim(project: Project, labels: Mapping[str, str], name: str) -> None:

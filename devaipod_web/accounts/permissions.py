@@ -62,6 +62,7 @@ ROUTES: dict[str, Permission] = {
     "runs_live": Permission.VIEW,
     "run_new": Permission.LAUNCH,
     "run_reach": Permission.LAUNCH,
+    "run_what": Permission.LAUNCH,
     "run": Permission.VIEW,
     "run_header": Permission.VIEW,
     "run_aside": Permission.VIEW,

@@ -1,7 +1,8 @@
-"""Verbs about pods: pod create, pod ls, pod stop, pod rm."""
+"""Verbs about pods: pod create, pod ls, pod input, pod stop, pod rm."""
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from typing import Annotated, Any
@@ -161,6 +162,22 @@ def pod_of(client: Client, word: str) -> str:
             "The run has had no pod yet.", next_step=f"`devaipod stop {word}` ends the run itself."
         )
     return str(pods[-1])
+
+
+@app.command("input")
+def input_(
+    pod: PodName,
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="A line; - sends standard input as it is.")
+    ],
+) -> None:
+    """Write to the standard input of an interactive command."""
+    client = Client()
+    key = pod
+    if pod.startswith("devaipod-"):
+        key = str(client.get(f"/pods/{segment(pod)}")["run"])
+    words = sys.stdin.read() if text == "-" else text + "\n"
+    client.send("POST", f"/runs/{segment(key)}/input", {"text": words})
 
 
 @app.command("stop")

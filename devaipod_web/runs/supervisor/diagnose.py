@@ -126,7 +126,7 @@ def why_command_ended(
     lines: list[str],
 ) -> tuple[str, str]:
     """(reason, next step) for a command that did not end with 0. `code` is None when nobody is left who knows it."""
-    next_step = "Look at the agent's log, then launch a new run. Its work is staged."
+    next_step = "Look at the agent's log, then launch a new run. What it changed is staged."
     if code is None:
         return f"The command ended, and its exit code is not known.{_quote(lines)}", next_step
     size = f"{memory_bytes / 1024**3:.1f} GiB"

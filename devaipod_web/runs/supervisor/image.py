@@ -44,9 +44,14 @@ def plan_of(run: Run, *, workspace: str) -> DevcontainerPlan:
     project = run.project
     if not run.asked_image:
         return plan(project, run.base_commit, workspace=workspace)
+    check_own(project, run.asked_image)
+    return DevcontainerPlan(image=run.asked_image, source="run")
+
+
+def check_own(project: Project, image: str) -> None:
+    """Raise PullRefused for an image that a run of the project may not name itself."""
     devcontainer.check_image(
-        run.asked_image,
+        image,
         defaults=(project.image, settings.AGENT_IMAGE),
         allowed_images=project.allowed_images,
     )
-    return DevcontainerPlan(image=run.asked_image, source="run")

@@ -358,3 +358,7 @@ OPERATIONS: dict[str, Callable[[list[str]], int]] = {
     "get-last-activity": last_activity,
     "protocol": protocol,
 }
+
+
+if __name__ == "__main__":
+    main()

@@ -72,8 +72,8 @@ def pod_create(
         command=command_of(body),
         title=body.title,
         wall_seconds=body.wall_seconds,
-        idempotency_key=idempotency_key,
-        labels=body.labels,
+        idempotency_key=idempotency_key or body.idempotency_key_of_paperclip,
+        labels={**body.labels, **body.labels_of_paperclip},
         unique_label=body.unique_label,
     )
 

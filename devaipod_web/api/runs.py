@@ -18,12 +18,12 @@ from devaipod_web.api.problems import Problem
 from devaipod_web.api.routing import operation, paged
 from devaipod_web.api.schemas import (
     AnswerIn,
-    CommandIn,
     InputIn,
     InputOut,
     LabelsIn,
     LabelsOut,
     PermissionOut,
+    PodIn,
     PromptIn,
     RunBrief,
     RunIn,
@@ -123,7 +123,7 @@ def run_create(
     return launched(
         owner,
         body.project,
-        task=body.task,
+        task=body.task and body.task + body.words_of_paperclip,
         title=body.title,
         agent=body.agent,
         command=command if body.agent == COMMAND else None,
@@ -131,8 +131,8 @@ def run_create(
         model=body.model,
         permission_policy=body.permission_policy,
         wall_seconds=body.wall_seconds,
-        idempotency_key=idempotency_key,
-        labels=body.labels,
+        idempotency_key=idempotency_key or body.idempotency_key_of_paperclip,
+        labels={**body.labels, **body.labels_of_paperclip},
         unique_label=body.unique_label,
     )
 
@@ -162,12 +162,12 @@ def launched(owner: User, project_slug: str, *, idempotency_key: str | None, **m
     return Status(201 if run.pk > newest else 200, find(run.key))
 
 
-def command_of(given: CommandIn) -> Command:
+def command_of(given: RunIn | PodIn) -> Command:
     """The command of a request's body."""
     return Command(
         argv=given.argv,
         image=given.image,
-        env=given.env,
+        env={**given.env, **given.env_of_paperclip} if given.argv else given.env,
         workdir=given.workdir,
         interactive=given.interactive,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from ninja import Schema
 
 from devaipod_web.accounts.models import ApiToken
+from devaipod_web.api.paperclip import PaperclipIn
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, Review
@@ -160,7 +161,7 @@ class Labelled(Schema, extra="forbid"):
     unique_label: str = ""
 
 
-class RunIn(CommandIn, Labelled, extra="forbid"):
+class RunIn(CommandIn, Labelled, PaperclipIn, extra="forbid"):
     """A task for an agent, or with the agent `command` a program: `argv`, and what goes with it.
 
     What is not given is the project's. `provider` is a provider's key.
@@ -287,7 +288,7 @@ class RunOut(RunBrief):
         return list(rows.order_by("asked_at"))
 
 
-class PodIn(CommandIn, Labelled, extra="forbid"):
+class PodIn(CommandIn, Labelled, PaperclipIn, extra="forbid"):
     """A pod that executes a command on a project."""
 
     project: str

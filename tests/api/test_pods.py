@@ -135,3 +135,40 @@ def test_input_is_on_its_way_or_refused(call, operator, pod):
     Run.objects.update(interactive=True)
     sent = alice.post(path, {"text": "x\n"})
     assert (sent.status_code, sent.json()["state"]) == (202, "queued")
+
+
+#: What Paperclip's http adapter merges into its payloadTemplate.
+PAPERCLIP = {
+    "agentId": "agent-1",
+    "runId": "run-9",
+    "context": {"taskId": "PAP-12", "wakeReason": "issue_assigned"},
+}
+
+
+def test_paperclips_http_adapter_launches_a_command_with_its_ids(call, operator, project):
+    alice = call(operator)
+    first, again = (alice.post("/pods", {**POD, **PAPERCLIP}) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 200)
+    made = first.json()
+    assert made["labels"] == {
+        "issue": "7",
+        "paperclip.agent": "agent-1",
+        "paperclip.run": "run-9",
+        "paperclip.task": "PAP-12",
+    }
+    assert made["env"] == {
+        "MODE": "quick",
+        "PAPERCLIP_AGENT_ID": "agent-1",
+        "PAPERCLIP_RUN_ID": "run-9",
+        "PAPERCLIP_TASK_ID": "PAP-12",
+    }
+
+
+def test_paperclips_http_adapter_launches_an_agent_that_is_told_its_context(
+    call, operator, project
+):
+    body = {"project": "payments", "task": "Work on what you are assigned.", **PAPERCLIP}
+    made = call(operator).post("/runs", body).json()
+    assert made["title"] == "Work on what you are assigned."
+    assert '"wakeReason": "issue_assigned"' in made["task"]
+    assert made["env"] == {}

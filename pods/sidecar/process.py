@@ -18,6 +18,7 @@ from pods.sidecar.protocol import ENTRY_EXIT, ENTRY_READY, ENTRY_RUN, SIGNALS
 MAX_LINE_BYTES = 4096
 #: Input that a program has not read yet. A pipe holds 64 KiB, and a program that never reads must hold up nobody.
 INPUT_SECONDS = 5.0
+SIGNAL_SECONDS = 1.0
 EXIT_CODES = range(256)
 
 
@@ -57,8 +58,12 @@ class Process:
     async def signal(self, name: str) -> None:
         """Send a signal to all of the program's processes, when it still runs."""
         assert name in SIGNALS
-        if not self.ended.is_set():
-            await self._words.write(f"{name}\n".encode())
+        if self.ended.is_set():
+            return
+        # A program can fill this FIFO, too: then its container's end must do.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SIGNAL_SECONDS):
+                await self._words.write(f"{name}\n".encode())
 
     async def write(self, text: str) -> None:
         """Write to the program's standard input. Raises NotRead when there is no room for it within INPUT_SECONDS."""

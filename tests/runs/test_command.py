@@ -30,6 +30,13 @@ def test_a_command_is_queued_with_its_words_as_task_and_title(project, ada):
     assert RunCommand.objects.get(run=run).kind == "prompt"
 
 
+def test_a_long_command_is_cut_as_a_task_and_whole_as_words(project, ada):
+    words = ["sh", "-c", "'" * 90_000]
+    run = launch(project, ada, command=Command(argv=words))
+    assert run.argv == words
+    assert len(run.task) == 200_000
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

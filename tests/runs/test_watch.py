@@ -61,6 +61,12 @@ COMMAND_ENDED = replace(ENDED, is_command=True, turn_staged=True)
         (replace(ENDED, prompts_wait=True), pod(agent=Phase.EXITED), What.AGENT_ENDED),
         # Its end is known to its sidecar, which may have been waiting for us for hours.
         (COMMAND, pod(agent=Phase.EXITED, ago=7200), What.NOTHING),
+        (
+            replace(COMMAND, last_event_at=NOW - timedelta(hours=2)),
+            pod(agent=Phase.EXITED, ago=7200),
+            What.STUCK,
+        ),
+        (replace(COMMAND, last_event_at=NOW - timedelta(hours=2)), pod(), What.NOTHING),
         (COMMAND, pod(agent=Phase.EXITED, sidecar=Phase.EXITED), What.LOST),
         (replace(COMMAND, turn_started=False), pod(agent=Phase.EXITED), What.AGENT_ENDED),
         (replace(COMMAND, deadline_at=NOW), pod(), What.TIME_OUT),

@@ -177,3 +177,19 @@ async def test_a_container_that_dies_without_a_word_is_said_without_an_exit_code
     assert "exit_code" not in ended
     await commanded.gateway.wait("work.staged", turn=1)
     assert commanded.pushed("part.txt") == "part"
+
+
+async def test_a_command_that_fills_the_way_of_signals_holds_up_no_stop(commanded: Rig) -> None:
+    # It takes the reader of the words away and fills what the sidecar would write into.
+    fill = f"kill -9 $(ps -o pid= --ppid 1 | grep -v $$) 2>/dev/null; timeout 2 sh -c 'yes x > {commanded.folder}/stdio/in'"
+    await begin(commanded, f"echo part > part.txt; {fill}; echo full > full.txt; sleep 60")
+    await commanded.gateway.wait("session.started")
+    await commanded.gateway.command("prompt", turn=1, text="")
+    full = commanded.workspace / "full.txt"
+    while not full.exists():  # noqa: ASYNC110 - a file tells nobody
+        await asyncio.sleep(0.05)
+    await commanded.gateway.command("stop", reason="enough")
+    assert commanded.sidecar is not None
+    assert await asyncio.wait_for(commanded.sidecar.wait(), 40) == 0
+    assert commanded.gateway.of("turn.ended")[0]["stop_reason"] == "cancelled"
+    assert commanded.pushed("part.txt") == "part"

@@ -54,7 +54,7 @@ def launch(
     has the same text under the label `unique_label`.
     """
     if command is not None:
-        task = task.strip() or command.text
+        task = task.strip() or command.text[:MAX_TASK_CHARACTERS]
     task = untrusted.text(task, MAX_TASK_CHARACTERS + 1).strip()
     wall = wall_seconds if wall_seconds is not None else project.wall_seconds
     policy = permission_policy or project.permission_policy

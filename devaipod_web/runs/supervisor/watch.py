@@ -103,6 +103,12 @@ def decide(facts: Facts, pod: PodState | None) -> What:
         return What.NOTHING
     if facts.turn_ended_at is not None and not facts.prompts_wait and not facts.turn_staged:
         return _unstaged(facts)
+    # A command says nothing while it runs: what it writes is its log.
+    return What.NOTHING if facts.is_command else _silence(facts)
+
+
+def _silence(facts: Facts) -> What:
+    """Whether there have been no news for so long that somebody should be told."""
     if facts.is_stuck or facts.last_event_at is None:
         return What.NOTHING
     return What.STUCK if facts.now - facts.last_event_at >= settings.STUCK_AFTER else What.NOTHING
@@ -122,7 +128,7 @@ def _after_exit(facts: Facts, pod: PodState) -> What:
         return _unstaged(facts)
     if facts.is_command and facts.turn_started and _phase(pod, SIDECAR) is Phase.RUNNING:
         # Its sidecar knows how it ended, and says so as soon as it reaches the gateway, after however long an absence of ours.
-        return What.NOTHING
+        return _silence(facts)
     return What.AGENT_ENDED
 
 
@@ -149,7 +155,7 @@ def what_it_waits_for(run: Run, pod: RunPod, *, connected: bool | None) -> str:
                     return "the model's answer"
                 return f"the tool {_title(run, row)}"[:300]
             case EventKind.TURN_STARTED if run.agent == COMMAND:
-                return "the command to end"
+                return "the sidecar, which says how the command ended"
             case EventKind.MESSAGE | EventKind.THOUGHT | EventKind.TURN_STARTED | EventKind.PLAN:
                 return "the model's answer"
             case EventKind.TURN_ENDED:

@@ -8,14 +8,18 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase
-from ninja import Query, Router, Schema
+from ninja import Header, Query, Router, Schema
+from ninja.responses import Status
 
 from devaipod_web import db
 from devaipod_web.api import streams
+from devaipod_web.api.auth import caller
 from devaipod_web.api.routing import operation, paged
-from devaipod_web.api.schemas import PodDetail, PodOut
+from devaipod_web.api.runs import command_of, launched
+from devaipod_web.api.schemas import PodDetail, PodIn, PodMade, PodOut, StopIn
 from devaipod_web.runs import logs, wake
 from devaipod_web.runs.models import RunPod
+from devaipod_web.runs.services.destroy import destroy_pod, stop_pod
 from pods.spec import AGENT
 
 router = Router(tags=["pods"])
@@ -50,6 +54,52 @@ def pods_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[RunPod]
     if filters.live:
         rows = rows.filter(ended_at=None)
     return rows
+
+
+@operation(router, "POST", "", operation_id="pod_create", response={200: PodMade, 201: PodMade})
+def pod_create(
+    request: HttpRequest,
+    body: PodIn,
+    idempotency_key: str | None = Header(None, alias="Idempotency-Key"),  # type: ignore[type-arg]
+) -> Any:
+    """Ask for a pod that executes a command: a run of the profile `command`. It may have to wait for a place; `pod` is null until it is made.
+
+    The same Idempotency-Key of the same caller answers with the same run (200 instead of 201).
+    """
+    return launched(
+        caller(request),
+        body.project,
+        command=command_of(body),
+        title=body.title,
+        wall_seconds=body.wall_seconds,
+        idempotency_key=idempotency_key or body.idempotency_key_of_paperclip,
+        labels={**body.labels, **body.labels_of_paperclip},
+        unique_label=body.unique_label,
+    )
+
+
+@operation(router, "POST", "/{name}/stop", operation_id="pod_stop", response=PodDetail)
+def pod_stop(request: HttpRequest, name: str, body: StopIn | None = None) -> RunPod:
+    """Stop the run whose present attempt this pod is. What was done so far is staged, and then the pod goes."""
+    stop_pod(find(name), caller(request), reason=body.reason if body is not None else "")
+    return find(name)
+
+
+@operation(
+    router,
+    "DELETE",
+    "/{name}",
+    operation_id="pod_destroy",
+    response={200: PodDetail, 202: PodDetail},
+)
+def pod_destroy(request: HttpRequest, name: str) -> Any:
+    """Have a pod go, and stop its run when it is at work. 202 while it is going, 200 when it is gone; safe to repeat.
+
+    What was done so far is staged first. Pod, FIFOs, socket and tokens go; rows, logs, transcript, workspace and what was staged stay.
+    """
+    destroy_pod(find(name), caller(request))
+    pod = find(name)
+    return Status(200 if pod.removed_at is not None else 202, pod)
 
 
 @operation(router, "GET", "/{name}", operation_id="pod_get", response=PodDetail)

@@ -11,13 +11,19 @@ from ninja import Header, Query, Router, Schema
 from ninja.responses import Status
 
 from devaipod_web import db
+from devaipod_web.accounts.models import User
 from devaipod_web.api import streams
 from devaipod_web.api.auth import caller
 from devaipod_web.api.problems import Problem
 from devaipod_web.api.routing import operation, paged
 from devaipod_web.api.schemas import (
     AnswerIn,
+    InputIn,
+    InputOut,
+    LabelsIn,
+    LabelsOut,
     PermissionOut,
+    PodIn,
     PromptIn,
     RunBrief,
     RunIn,
@@ -29,11 +35,14 @@ from devaipod_web.llm.models import Provider
 from devaipod_web.projects.models import Project
 from devaipod_web.runs import events, queries, wake
 from devaipod_web.runs.models import PermissionRequest, Run, RunEvent, Turn
-from devaipod_web.runs.services import permissions
+from devaipod_web.runs.services import labels, permissions
+from devaipod_web.runs.services.command import Command
+from devaipod_web.runs.services.input import send_input
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.stop import cancel_turn, stop
 from devaipod_web.runs.states import ENDED, State
+from pods.command import COMMAND
 
 router = Router(tags=["runs"])
 
@@ -50,12 +59,14 @@ def find(key: str) -> Run:
 
 
 class Filters(Schema):
-    """Which runs. `state` may be `active` (not ended), `ended`, or several states with commas between."""
+    """Which runs. `state` may be `active` (not ended), `ended`, or several states with commas between; `label` is `name`, or
+    `name=text`."""
 
     project: str = ""
     state: str = ""
     owner: str = ""
     text: str = ""
+    label: str = ""
 
 
 @operation(router, "GET", "", operation_id="runs_list", response=list[RunBrief])
@@ -64,6 +75,8 @@ def runs_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[Run]:
     """List runs, newest first."""
     owner = caller(request).username if filters.owner == "me" else filters.owner
     rows = queries.list_runs(project=filters.project, owner=owner, text=filters.text[:200])
+    if filters.label:
+        rows = labels.having(rows, filters.label)
     return rows.filter(state__in=_states(filters.state)) if filters.state else rows
 
 
@@ -94,40 +107,70 @@ def run_create(
 ) -> Any:
     """Ask for a run. The same Idempotency-Key of the same caller answers with the same run (200 instead of 201)."""
     owner = caller(request)
+    provider = None
+    if body.provider:
+        provider = Provider.objects.filter(key=body.provider).first()
+        if provider is None:
+            raise Problem(404, "no-such-provider", f"There is no provider {body.provider[:20]!r}.")
+    command = command_of(body)
+    if body.agent != COMMAND and command != Command(argv=[]):
+        raise Problem(
+            400,
+            "bad-request",
+            "Only a run of the agent command has argv, image, env, workdir and interactive of its own.",
+            next_step='Send "agent": "command" with them.',
+        )
+    return launched(
+        owner,
+        body.project,
+        task=body.task and body.task + body.words_of_paperclip,
+        title=body.title,
+        agent=body.agent,
+        command=command if body.agent == COMMAND else None,
+        provider=provider,
+        model=body.model,
+        permission_policy=body.permission_policy,
+        wall_seconds=body.wall_seconds,
+        idempotency_key=idempotency_key or body.idempotency_key_of_paperclip,
+        labels={**body.labels, **body.labels_of_paperclip},
+        unique_label=body.unique_label,
+    )
+
+
+def launched(owner: User, project_slug: str, *, idempotency_key: str | None, **more: Any) -> Any:
+    """Launch and answer: 201 with a new run, 200 with the one that this idempotency key has made before.
+
+    Raises Problem for a key of another length and a project that is not there, and what `launch` raises.
+    """
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
         raise Problem(
             400,
             "bad-idempotency-key",
             f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters.",
         )
-    project = Project.objects.filter(slug=body.project).first()
+    project = Project.objects.filter(slug=project_slug).first()
     if project is None:
         raise Problem(
             404,
             "no-such-project",
-            f"There is no project {body.project[:60]!r}.",
+            f"There is no project {project_slug[:60]!r}.",
             next_step="GET /api/devaipod/projects lists them.",
         )
-    provider = None
-    if body.provider:
-        provider = Provider.objects.filter(key=body.provider).first()
-        if provider is None:
-            raise Problem(404, "no-such-provider", f"There is no provider {body.provider[:20]!r}.")
     newest = Run.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    run = launch(
-        project,
-        owner,
-        task=body.task,
-        title=body.title,
-        agent=body.agent,
-        provider=provider,
-        model=body.model,
-        permission_policy=body.permission_policy,
-        wall_seconds=body.wall_seconds,
-        idempotency_key=idempotency_key,
-    )
+    run = launch(project, owner, idempotency_key=idempotency_key, **more)
     # Rows are never deleted and renumbered: an id that was there before the launch is an earlier answer's.
     return Status(201 if run.pk > newest else 200, find(run.key))
+
+
+def command_of(given: RunIn | PodIn) -> Command:
+    """The command of a request's body."""
+    return Command(
+        argv=given.argv,
+        image=given.image,
+        env={**given.env, **given.env_of_paperclip} if given.argv else given.env,
+        workdir=given.workdir,
+        interactive=given.interactive,
+    )
 
 
 @operation(router, "GET", "/{key}", operation_id="run_get", response=RunOut)
@@ -166,6 +209,18 @@ def run_cancel_turn(request: HttpRequest, key: str) -> Run:
     """End the present turn; the run stays and waits for a prompt."""
     cancel_turn(find(key), caller(request))
     return find(key)
+
+
+@operation(router, "POST", "/{key}/input", operation_id="run_input", response={202: InputOut})
+def run_input(request: HttpRequest, key: str, body: InputIn) -> Any:
+    """Write to the standard input of an interactive command."""
+    return Status(202, send_input(find(key), caller(request), body.text))
+
+
+@operation(router, "PATCH", "/{key}/labels", operation_id="run_labels", response=LabelsOut)
+def run_labels(request: HttpRequest, key: str, body: LabelsIn) -> dict[str, Any]:
+    """Set and remove labels of a run."""
+    return {"labels": labels.change(find(key), body.labels)}
 
 
 class Window(Schema):

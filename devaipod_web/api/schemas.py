@@ -9,6 +9,7 @@ from typing import Any
 from ninja import Schema
 
 from devaipod_web.accounts.models import ApiToken
+from devaipod_web.api.paperclip import PaperclipIn
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, Review
@@ -140,11 +141,34 @@ class ProjectChanges(Schema, extra="forbid"):
     workspace_inodes: int | None = None
 
 
-class RunIn(Schema, extra="forbid"):
-    """A task for an agent. What is not given is the project's. `provider` is a provider's key."""
+class CommandIn(Schema, extra="forbid"):
+    """What a run of the profile `command` executes. `workdir` is a folder, from the workspace on; empty: the workspace itself.
+
+    Without `image` it has the project's. `env` may hold no credential. With `interactive` its standard input takes what `input` sends.
+    """
+
+    argv: list[str] = []
+    image: str = ""
+    env: dict[str, str] = {}
+    workdir: str = ""
+    interactive: bool = False
+
+
+class Labelled(Schema, extra="forbid"):
+    """Labels of a new run; with `unique_label` no other run of the project that has not ended has the same text under it."""
+
+    labels: dict[str, str] = {}
+    unique_label: str = ""
+
+
+class RunIn(CommandIn, Labelled, PaperclipIn, extra="forbid"):
+    """A task for an agent, or with the agent `command` a program: `argv`, and what goes with it.
+
+    What is not given is the project's. `provider` is a provider's key.
+    """
 
     project: str
-    task: str
+    task: str = ""
     title: str = ""
     agent: str = ""
     provider: str | None = None
@@ -179,6 +203,7 @@ class RunBrief(Schema):
     changed_files: int
     cost: Decimal
     unpriced_calls: int
+    labels: dict[str, str]
     review: str | None
 
     @staticmethod
@@ -240,6 +265,11 @@ class RunOut(RunBrief):
     tokens_in: int
     tokens_cached: int
     tokens_out: int
+    argv: list[str]
+    env: dict[str, str]
+    workdir: str
+    interactive: bool
+    exit_code: int | None
     pods: list[str]
     permissions: list[PermissionOut]
 
@@ -256,6 +286,50 @@ class RunOut(RunBrief):
         """Those that wait for an answer."""
         rows = obj.permissions.filter(state=PermissionState.OPEN).select_related("answered_by")
         return list(rows.order_by("asked_at"))
+
+
+class PodIn(CommandIn, Labelled, PaperclipIn, extra="forbid"):
+    """A pod that executes a command on a project."""
+
+    project: str
+    title: str = ""
+    wall_seconds: int | None = None
+
+
+class PodMade(RunOut):
+    """The run of a pod that was asked for. `pod` is its name, null until it is made: follow by GET /runs/{key}."""
+
+    pod: str | None
+
+    @staticmethod
+    def resolve_pod(obj: Run) -> str | None:
+        names = [pod.name for pod in obj.pods.all()]
+        return names[-1] if names else None
+
+
+class InputIn(Schema, extra="forbid"):
+    """Text for a command's standard input, as it is: a line ends in a newline."""
+
+    text: str
+
+
+class InputOut(Schema):
+    """Input that is on its way."""
+
+    key: str
+    state: str
+
+
+class LabelsIn(Schema, extra="forbid"):
+    """Labels to be set, and with null to be removed; those not named stay."""
+
+    labels: dict[str, str | None]
+
+
+class LabelsOut(Schema):
+    """All labels of a run."""
+
+    labels: dict[str, str]
 
 
 class PromptIn(Schema, extra="forbid"):

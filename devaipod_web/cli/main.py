@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from devaipod_web.cli import demo, reviews, runs, server, tokens, webhooks
+from devaipod_web.cli import demo, gc_session, pods, reviews, runs, server, tokens, webhooks
 from devaipod_web.cli.client import CliError
 from devaipod_web.cli.output import note
 
@@ -28,6 +28,7 @@ for verb in (
     runs.prompt,
     runs.answer,
     runs.stop,
+    reviews.diff,
     reviews.promote,
     reviews.reject,
     demo.demo,
@@ -40,6 +41,8 @@ for verb in (
 ):
     app.command()(verb)
 app.command("sign-in-link")(server.sign_in_link)
+app.command("gc-session", context_settings=gc_session.CONTEXT)(gc_session.gc_session)
+app.add_typer(pods.app, name="pod")
 app.add_typer(reviews.app, name="review")
 app.add_typer(tokens.tokens, name="token")
 app.add_typer(tokens.projects, name="project")

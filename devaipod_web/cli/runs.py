@@ -218,12 +218,13 @@ def logs(
         query["tail"] = tail
     try:
         for line in client.stream(f"/pods/{segment(pods[-1])}/logs", **query):
-            _print_line(line, as_json=as_json)
+            print_line(line, as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(DETACHED) from None
 
 
-def _print_line(line: dict[str, Any], *, as_json: bool) -> None:
+def print_line(line: dict[str, Any], *, as_json: bool) -> None:
+    """Print one line of a container's log, to the stream that it came from."""
     if as_json:
         import json
 

@@ -4,6 +4,7 @@ RunError
 ├── IllegalTransition    no row of TRANSITIONS leads there
 ├── AlreadyAnswered      somebody else answered the permission request first
 ├── NotNow               the run is in a state in which this cannot be done
+├── Taken                another run that has not ended has what was to be unique
 └── BadRequest           what was asked for contradicts itself
 """
 
@@ -38,6 +39,12 @@ class NotNow(RunError):
     """The run is in a state in which this cannot be done."""
 
     code = "not-now"
+
+
+class Taken(RunError):
+    """Another run that has not ended has the label that was to be unique."""
+
+    code = "already-exists"
 
 
 class BadRequest(RunError):

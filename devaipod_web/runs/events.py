@@ -33,6 +33,7 @@ class Kind:
         "run.step"  # {step, text, seconds?} of starting: queued, mirror, image, pod, clone, agent
     )
     PROMPT = "prompt"  # {turn, text, by} a person's words
+    INPUT = "input"  # {text, by} to a command's standard input
     PERMISSION_ANSWERED = "permission.answered"  # {request, request_id, state, option_id, by}
     NOTE = "run.note"  # {level: info|warning|error, text, next_step}
     STUCK = "run.stuck"  # {waits_for}

@@ -28,6 +28,21 @@ class Run(models.Model):
     )
     image = models.CharField(max_length=300, blank=True)
     idempotency_key = models.CharField(max_length=100, null=True, blank=True)
+    labels = models.JSONField(
+        default=dict, blank=True, help_text="{name: text} for whoever launched it."
+    )
+
+    # Of the agent profile `command` alone.
+    argv = models.JSONField(default=list, blank=True)
+    env = models.JSONField(default=dict, blank=True, help_text="{name: text}; never a secret.")
+    workdir = models.CharField(max_length=500, blank=True, help_text="Empty: the workspace.")
+    asked_image = models.CharField(
+        max_length=300, blank=True, help_text="Empty: what the project's other runs have."
+    )
+    interactive = models.BooleanField(
+        default=False, help_text="Its standard input stays open and takes what people send."
+    )
+    exit_code = models.PositiveSmallIntegerField(null=True, blank=True)
 
     state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
     reason = models.CharField(

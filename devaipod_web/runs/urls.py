@@ -18,6 +18,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/live/", views.runs_live, name="runs_live"),
     path("runs/new/", views.run_new, name="run_new"),
     path("runs/new/reach/", views.run_reach, name="run_reach"),
+    path("runs/new/command/", views.run_what, name="run_what"),
     path("runs/<slug:key>/", views.run, name="run"),
     path("runs/<slug:key>/header/", views.run_header, name="run_header"),
     path("runs/<slug:key>/aside/", views.run_aside, name="run_aside"),

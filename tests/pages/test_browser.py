@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -157,6 +158,25 @@ def test_the_theme_switches_without_a_new_page(opened):
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
+def test_a_command_has_its_fields_when_it_is_chosen_and_what_was_typed_stays(opened, working):
+    page = opened("/runs/new/")
+    field = page.get_by_label("Command", exact=True).and_(page.locator("textarea"))
+    expect(field).to_have_count(0)
+    page.locator("input[name=agent][value=command]").check()
+    expect(field).to_be_visible()
+    field.fill("sh -c 'echo hello'")
+    page.get_by_label("Image", exact=True).fill("registry.example/x:1")
+    page.get_by_label("Image", exact=True).blur()
+    expect(page.locator("#reach")).to_contain_text("registry.example/x:1")
+    page.locator("input[name=agent][value=opencode]").check()
+    expect(field).to_have_count(0)
+    page.locator("input[name=agent][value=command]").check()
+    expect(field).to_have_value("sh -c 'echo hello'")
+    page.get_by_role("button", name="Launch").click()
+    page.wait_for_url(re.compile(r"/runs/[a-z2-7]{10}/$"))
+    expect(page.locator("#transcript")).to_contain_text("sh -c 'echo hello'")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_overflows(opened, working, theme):
     working.says("thought", message_id="t", text="Hm.")
@@ -176,6 +196,7 @@ def test_axe_finds_nothing_and_nothing_overflows(opened, working, theme):
         f"{run}changes/",
         f"{run}access/",
         "/runs/new/",
+        "/runs/new/?agent=command",
         "/help/",
         "/search/?q=till",
     ):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devaipod_web.runs.states import State
-from devaipod_web.runs.supervisor.diagnose import why_agent_ended
+from devaipod_web.runs.supervisor.diagnose import why_agent_ended, why_command_ended
 from devaipod_web.runs.supervisor.watch import Facts, What, decide
 from pods.spec import ContainerState, Phase, PodState
 
@@ -42,6 +42,8 @@ def pod(sidecar=Phase.RUNNING, agent=Phase.RUNNING, ago=60.0):
 
 
 ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
+COMMAND = replace(AT_WORK, is_command=True)
+COMMAND_ENDED = replace(ENDED, is_command=True, turn_staged=True)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,21 @@ ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
         (AT_WORK, pod(agent=Phase.EXITED, ago=1), What.NOTHING),
         (ENDED, pod(agent=Phase.EXITED), What.NOTHING),
         (replace(ENDED, prompts_wait=True), pod(agent=Phase.EXITED), What.AGENT_ENDED),
+        # Its end is known to its sidecar, which may have been waiting for us for hours.
+        (COMMAND, pod(agent=Phase.EXITED, ago=7200), What.NOTHING),
+        (
+            replace(COMMAND, last_event_at=NOW - timedelta(hours=2)),
+            pod(agent=Phase.EXITED, ago=7200),
+            What.STUCK,
+        ),
+        (replace(COMMAND, last_event_at=NOW - timedelta(hours=2)), pod(), What.NOTHING),
+        (COMMAND, pod(agent=Phase.EXITED, sidecar=Phase.EXITED), What.LOST),
+        (replace(COMMAND, turn_started=False), pod(agent=Phase.EXITED), What.AGENT_ENDED),
+        (replace(COMMAND, deadline_at=NOW), pod(), What.TIME_OUT),
+        (replace(COMMAND_ENDED, turn_staged=False), pod(agent=Phase.EXITED), What.NOTHING),
+        (COMMAND_ENDED, pod(agent=Phase.EXITED), What.COMMAND_ENDED),
+        (COMMAND_ENDED, pod(sidecar=Phase.EXITED, agent=Phase.EXITED), What.COMMAND_ENDED),
+        (COMMAND_ENDED, None, What.COMMAND_ENDED),
         (replace(AT_WORK, last_event_at=NOW - timedelta(minutes=6)), pod(), What.STUCK),
         (
             replace(AT_WORK, last_event_at=NOW - timedelta(minutes=6), is_stuck=True),
@@ -122,3 +139,22 @@ def test_why_an_agent_ended_is_said_with_what_to_do(state, says, step):
     )
     assert says in reason
     assert step in next_step
+
+
+@pytest.mark.parametrize(
+    ("code", "oom", "said"),
+    [
+        (3, False, "The command ended with exit code 3. Its last words: no / such / thing"),
+        (130, False, "exit code 130 by SIGINT."),
+        (137, False, "exit code 137 by SIGKILL."),
+        (137, True, "used more memory than it may (2.0 GiB; exit code 137)"),
+        (255, False, "exit code 255."),
+        (None, False, "its exit code is not known"),
+    ],
+)
+def test_why_a_command_ended(code, oom, said):
+    state = ContainerState("a", "agent", Phase.EXITED, "img", exit_code=code, oom_killed=oom)
+    lines = ["more", "no", "such", "thing"]
+    reason, next_step = why_command_ended(code, state, memory_bytes=2 * 1024**3, lines=lines)
+    assert said in reason
+    assert next_step

@@ -39,6 +39,9 @@ MAX_OPEN_REQUESTS = 50
 #: Stop reasons of ACP that mean: the agent did what it could, and its work counts.
 ENDED_WELL = frozenset({"end_turn"})
 CANCELLED = "cancelled"
+#: Of a command: its program has ended.
+EXITED = "exited"
+EXIT_CODES = range(256)
 UNWELL = {
     "max_tokens": "The model's answer became longer than it may be.",
     "max_turn_requests": "The agent asked the model more often than one turn may.",
@@ -145,6 +148,11 @@ class Projection:
         Turn.objects.filter(run=self.run, number=number, ended_at=None).update(
             ended_at=event.at, stop_reason=reason, pod=self.pod
         )
+        if reason == EXITED:
+            code = event.payload.get("exit_code")
+            if isinstance(code, int) and not isinstance(code, bool) and code in EXIT_CODES:
+                self.run_fields["exit_code"] = code
+            return  # the supervisor decides, once the work is staged: it knows the command's last words
         withdraw_questions(self.run, now=self.now)
         go_on(self.run.pk)
         self._settle_turn()
@@ -174,7 +182,7 @@ class Projection:
         ).exists():
             return
         state = Run.objects.values_list("state", flat=True).get(pk=self.run.pk)
-        if state in ENDED:
+        if state in ENDED or last.stop_reason == EXITED:
             return
         if last.stop_reason in ENDED_WELL:
             withdraw_questions(self.run, now=self.now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from datetime import datetime
@@ -115,6 +116,36 @@ def why_agent_ended(
         f"The agent {what} in the middle of its work{when} (exit code {code}).{_quote(lines)}",
         "Look at the agent's log, then prompt the run again: workspace and session are kept.",
     )
+
+
+def why_command_ended(
+    code: int | None,
+    state: ContainerState | None,
+    *,
+    memory_bytes: int,
+    lines: list[str],
+) -> tuple[str, str]:
+    """(reason, next step) for a command that did not end with 0. `code` is None when nobody is left who knows it."""
+    next_step = "Look at the agent's log, then launch a new run. What it changed is staged."
+    if code is None:
+        return f"The command ended, and its exit code is not known.{_quote(lines)}", next_step
+    size = f"{memory_bytes / 1024**3:.1f} GiB"
+    if state is not None and state.oom_killed:
+        return (
+            f"The command was killed because it used more memory than it may ({size}; exit code {code}).",
+            "Raise the memory limit in the project's settings, then launch a new run.",
+        )
+    signal_name = _signal(code)
+    how = f" by {signal_name}" if signal_name else ""
+    return f"The command ended with exit code {code}{how}.{_quote(lines)}", next_step
+
+
+def _signal(code: int) -> str:
+    """The signal that a shell means by an exit code above 128 (POSIX 2.8.2), or an empty string."""
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return ""
 
 
 def why_sidecar_ended(state: ContainerState, lines: list[str]) -> str:

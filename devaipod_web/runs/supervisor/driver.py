@@ -33,6 +33,7 @@ from devaipod_web.runs.supervisor.work import blocking
 from devaipod_web.runs.wake import BEAT_SECONDS
 from pods.agents import EXIT_LIFECYCLE_FAILED
 from pods.backend import ContainerBackend
+from pods.command import COMMAND, EXIT_NO_WORKDIR
 from pods.errors import BackendError, BackendUnavailable
 from pods.spec import AGENT, EXIT_AGENT_MISSING, SIDECAR, Phase, PodState
 
@@ -47,6 +48,10 @@ MAX_SURPRISES = 5
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: Exit codes of the agent's entry, with what they mean and what to do.
 EXIT_CODES = {
+    EXIT_NO_WORKDIR: (
+        f"The folder to begin in is not in the workspace (exit code {EXIT_NO_WORKDIR}).",
+        "Look at the agent's log: it names the folder. Launch a new run with one that is there.",
+    ),
     EXIT_LIFECYCLE_FAILED: (
         f"A lifecycle command of devcontainer.json failed (exit code {EXIT_LIFECYCLE_FAILED}).",
         "Look at the agent's log: it names the command. Mend it on the base branch and launch a new run.",
@@ -250,7 +255,11 @@ class Driver:
                 self.run_id,
                 pod.pk,
                 "agent",
-                text="The agent opened its session",
+                text=(
+                    "The command's program is there"
+                    if view.run.agent == COMMAND
+                    else "The agent opened its session"
+                ),
                 seconds=(pod.session_at - pod.agent_started_at).total_seconds(),
             )
         if not self.shared.picture.known:
@@ -281,6 +290,8 @@ class Driver:
                 await self._lost(pod, state)
             case What.AGENT_ENDED:
                 await self._agent_ended(view, state)
+            case What.COMMAND_ENDED:
+                await self._command_ended(view, pod, state)
             case What.STAGE:
                 await db.write(records.ask_to_stop, pod.pk, "the turn has ended: stage its work")
             case What.NOT_STAGED:
@@ -336,10 +347,29 @@ class Driver:
         lines = await diagnose.last_lines(self.shared.backend, state.name, AGENT)
         reason, next_step = diagnose.why_agent_ended(
             agent,
-            program=profile_of(view.run).program,
+            program=profile_of(view.run).program or view.run.argv[0],
             memory_bytes=view.run.project.memory_bytes,
             lines=lines,
             codes=EXIT_CODES,
+        )
+        if view.run.agent == COMMAND and agent.exit_code == EXIT_AGENT_MISSING:
+            next_step = "Launch a new run with an image that has the program, or another program."
+        await self._end(State.FAILED, reason, next_step)
+
+    async def _command_ended(self, view: View, pod: RunPod, state: PodState | None) -> None:
+        """Its work is staged: the exit code decides. Its sidecar said the code, or where that was killed too, the backend does."""
+        agent = diagnose.exited(state, AGENT)
+        code = view.run.exit_code
+        if code is None and agent is not None:
+            code = agent.exit_code
+        if code == 0:
+            await self._end(
+                State.SUCCEEDED, "The command ended with exit code 0 and its work is staged."
+            )
+            return
+        lines = await diagnose.last_lines(self.shared.backend, pod.name, AGENT)
+        reason, next_step = diagnose.why_command_ended(
+            code, agent, memory_bytes=view.run.project.memory_bytes, lines=lines
         )
         await self._end(State.FAILED, reason, next_step)
 

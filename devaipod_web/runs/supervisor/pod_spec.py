@@ -133,7 +133,7 @@ def _agent(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
         name=AGENT,
         image=facts.image,
         argv=facts.argv,
-        env={"HOME": facts.home, **facts.env},
+        env={**facts.env, "HOME": facts.home},
         user=facts.user,
         workdir=facts.workspace,
         mounts=(

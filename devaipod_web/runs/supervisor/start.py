@@ -28,7 +28,7 @@ from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.supervisor import image, pod_spec, records
 from devaipod_web.runs.supervisor.records import View
 from devaipod_web.runs.supervisor.work import blocking
-from pods import agents
+from pods import agents, command
 from pods.agents import AgentProfile
 from pods.backend import ContainerBackend
 from pods.devcontainer import DevcontainerPlan
@@ -91,9 +91,7 @@ class Starter:
     async def _plan_of(self, run: Run) -> DevcontainerPlan:
         if self._plan is not None and self._plan[0] == run.base_commit:
             return self._plan[1]
-        plan = await blocking(
-            image.plan, run.project, run.base_commit, workspace=workspace_path(run)
-        )
+        plan = await blocking(image.plan_of, run, workspace=workspace_path(run))
         for text in plan.warnings:
             await db.write(note, run.pk, "warning", text)
         self._plan = (run.base_commit, plan)
@@ -259,7 +257,7 @@ def facts(
         image=pod.image,
         user=plan.user or info.user,
         home=home_of(info, plan.user),
-        argv=agents.entry_argv(profile, lifecycle=plan.lifecycle),
+        argv=entry(run, profile, plan),
         workspace=workspace,
         sidecar_image=settings.SIDECAR_IMAGE,
         token_dir=home.pod_token_dir(pod.name),
@@ -268,8 +266,23 @@ def facts(
         workspace_bytes=project.workspace_bytes,
         workspace_inodes=project.workspace_inodes,
         env=agents.agent_env(
-            profile, model=run.model, policy=run.permission_policy, extra=plan.env
+            profile,
+            model=run.model,
+            policy=run.permission_policy,
+            extra={**plan.env, **run.env},
         ),
+    )
+
+
+def entry(run: Run, profile: AgentProfile, plan: DevcontainerPlan) -> tuple[str, ...]:
+    """What the agent's container executes: the profile's agent, or the run's own command."""
+    if profile.speaks_acp:
+        return agents.entry_argv(profile, lifecycle=plan.lifecycle)
+    return command.entry_argv(
+        run.argv,
+        workdir=run.workdir or workspace_path(run),
+        interactive=run.interactive,
+        before=agents.lifecycle_lines(plan.lifecycle),
     )
 
 

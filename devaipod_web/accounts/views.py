@@ -22,7 +22,7 @@ from devaipod_web.accounts.forms import (
     TokenForm,
 )
 from devaipod_web.accounts.models import ApiToken, User
-from devaipod_web.accounts.permissions import Permission, Role, may, role_of
+from devaipod_web.accounts.permissions import Permission, Role, may, role_of, stored_role
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -246,7 +246,7 @@ def _link(request: HttpRequest, user: User) -> str:
 def _person_page(
     request: HttpRequest, user: User, *, link: str = "", error: str = ""
 ) -> HttpResponse:
-    role = role_of(user) if user.is_active else services.stored_role(user)
+    role = role_of(user) if user.is_active else stored_role(user)
     response = render(
         request,
         "accounts/person.html",

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from devaipod_web.accounts.permissions import LEAST_ROLE, ROUTES
-from devaipod_web.api.app import api
+from devaipod_web.api.openapi import document
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Operation:
 
 def docs(request: HttpRequest) -> HttpResponse:
     """List every operation with its parameters and the role that it needs."""
-    schema: dict[str, Any] = dict(api.get_openapi_schema())
+    schema = document()
     groups: dict[str, list[Operation]] = {}
     for path, methods in schema["paths"].items():
         for method, found in methods.items():

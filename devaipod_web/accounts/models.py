@@ -49,6 +49,8 @@ class ApiToken(models.Model):
 
     #: The token's text, known to whoever has just made it and to nobody else.
     token = ""
+    #: What the token may do at this moment, set where tokens are listed.
+    may = ""
 
     def __str__(self) -> str:
         return self.name

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from devaipod_web.accounts.errors import BadLifetime, BadName, BeyondOwnReach
 from devaipod_web.accounts.models import ApiToken, User
-from devaipod_web.accounts.permissions import ORDER, Role, role_of
+from devaipod_web.accounts.permissions import ORDER, Role, role_of, stored_role
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews import audit
 
@@ -152,11 +152,11 @@ def of(user: User) -> list[ApiToken]:
         rows = rows.filter(role__in=ORDER[: ORDER.index(Role(by.role)) + 1])
         if by.project_id is not None:
             rows = rows.filter(project=by.project_id)
-    return [
-        row
-        for row in rows.order_by("-created_at")
-        if row.expires_at is None or row.expires_at > now
-    ]
+    found = list(rows.exclude(expires_at__lte=now).order_by("-created_at"))
+    own = stored_role(user)
+    for row in found:
+        row.may = min(own, Role(row.role), key=ORDER.index) if own is not None else "nothing"
+    return found
 
 
 def revoke(token: ApiToken, by: User) -> bool:

@@ -165,7 +165,7 @@ def test_a_password_that_cannot_be_is_refused_at_its_field(operator, fields, say
 
 def test_a_token_is_shown_once_and_revoked(operator):
     client = as_(operator)
-    made = client.post("/tokens/", {"name": "nightly CI", "days": "90"})
+    made = client.post("/tokens/", {"name": "nightly CI", "days": "90", "role": "viewer"})
     (text,) = re.findall(r"dvp_[\w-]{43}", made.content.decode())
     assert tokens.find(text) == operator
     assert "no-store" in made.headers["Cache-Control"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, cast
 
 from django.http import HttpRequest
@@ -17,7 +18,7 @@ class StrictParser(Parser):
     def parse_body(self, request: HttpRequest) -> dict[str, Any]:
         """The body's value. Raises Problem with 400."""
         try:
-            value = json.loads(request.body, parse_constant=_refuse)
+            value = json.loads(request.body, parse_constant=_refuse, parse_float=_number)
             text = json.dumps(value, ensure_ascii=False)
             text.encode()
         except RecursionError:
@@ -33,6 +34,14 @@ class StrictParser(Parser):
 
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no number in JSON")
+
+
+def _number(text: str) -> float | int:
+    """`5.0` is the whole number 5, as JSON Schema has it; what no 64-bit float holds is refused."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def _holds_nul(value: Any) -> bool:

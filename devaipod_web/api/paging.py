@@ -30,7 +30,7 @@ from ninja.utils import contribute_operation_args
 
 from devaipod_web.api import reach
 from devaipod_web.api.auth import caller
-from devaipod_web.api.problems import Problem, invalid
+from devaipod_web.api.problems import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ class Cursor:
 
     @classmethod
     def of(cls, text: str) -> Cursor:
-        """Read a parameter. Raises Problem with 422."""
+        """Read a parameter. Raises Problem with 400."""
         try:
             packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             sort, value, key, at, back = json.loads(packed)
@@ -88,8 +88,10 @@ class Cursor:
 
 
 def _bad_cursor() -> Problem:
-    return invalid(
-        [("cursor", "This is no cursor of this list.")],
+    return Problem(
+        400,
+        "bad-cursor",
+        "This is no cursor of this list.",
         next_step="Take `next` or `previous` of an answer as it is, or leave the cursor out to begin anew.",
     )
 

@@ -123,8 +123,27 @@ def document() -> Node:
     }
     used = {tag for path in found["paths"].values() for op in path.values() for tag in op["tags"]}
     found["tags"] = [{"name": name, "description": TAGS.get(name, "")} for name in _in_order(used)]
-    found["components"]["schemas"] = dict(sorted(schemas.items()))
+    # Schemas of query parameters stand in the operations themselves.
+    used_schemas = _used(schemas, {**found, "components": {**found["components"], "schemas": {}}})
+    found["components"]["schemas"] = {name: schemas[name] for name in sorted(used_schemas)}
     return found
+
+
+def _used(schemas: Node, node: Any) -> set[str]:
+    """The schemas that a part of the document refers to, and those that they refer to."""
+    names: set[str] = set()
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            name = str(part.get("$ref", "")).removeprefix("#/components/schemas/")
+            if name in schemas and name not in names:
+                names.add(name)
+                waiting.append(schemas[name])
+            waiting += part.values()
+    return names
 
 
 def text() -> str:

@@ -175,7 +175,8 @@ async def _soon(woken: asyncio.Event) -> None:
 
 
 def _has_ended(pod_id: int) -> bool:
-    return RunPod.objects.filter(pk=pod_id, removed_at__isnull=False).exists()
+    # One whose run was deleted has ended as well.
+    return not RunPod.objects.filter(pk=pod_id, removed_at=None).exists()
 
 
 def line_document(line: Any) -> dict[str, Any]:

@@ -168,7 +168,10 @@ def run_create(request: HttpRequest, body: RunIn) -> Any:
 
 @operation(router, "GET", "/{key}", operation_id="run_get", response=RunOut)
 def run_get(request: HttpRequest, key: str) -> Run:
-    """One run with everything, its open permission requests among it."""
+    """One run with everything.
+
+    The permission requests that wait for an answer are among it.
+    """
     return find(key)
 
 
@@ -294,7 +297,8 @@ async def _events(
 
 
 def _has_ended(run_id: int) -> bool:
-    return Run.objects.filter(pk=run_id, state__in=ENDED).exists()
+    # A deleted run has ended as well.
+    return not Run.objects.filter(pk=run_id).exclude(state__in=ENDED).exists()
 
 
 def event_document(row: RunEvent) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def document() -> Node:
         for operation in methods.values():
             operation["security"] = [{"bearer": []}]
             _add_examples(schemas, operation)
+    _add_links(found["paths"])
     found["components"]["responses"] = {
         f"Problem{status}": _problem(schemas, status) for status in WHY
     }
@@ -167,6 +168,27 @@ def _drop_titles(node: Any) -> None:
         for name, item in node.items():
             if name not in ("example", "examples", "default"):
                 _drop_titles(item)
+
+
+def _add_links(paths: Node) -> None:
+    """Say of what a POST makes which operations take its name: those whose address goes on from the POST's."""
+    for path, methods in paths.items():
+        made = methods.get("post", {}).get("responses", {}).get("201")
+        if made is None:
+            continue
+        links: Node = {}
+        for below, others in paths.items():
+            # "/runs/{key}/stop" goes on from "/runs" by what the answer calls `key`.
+            rest = below.removeprefix(f"{path}/{{")
+            if rest == below:
+                continue
+            name = rest.partition("}")[0]
+            for operation in others.values():
+                links[operation["operationId"]] = {
+                    "operationId": operation["operationId"],
+                    "parameters": {name: f"$response.body#/{name}"},
+                }
+        made["links"] = links
 
 
 def _add_examples(schemas: Node, operation: Node) -> None:

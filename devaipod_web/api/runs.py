@@ -215,7 +215,10 @@ def run_prompt(request: HttpRequest, key: str, body: PromptIn) -> Any:
     problems=(409,),
 )
 def run_permission(request: HttpRequest, key: str, body: AnswerIn) -> PermissionRequest:
-    """Answer a permission request. Of two answers the first counts; the second is told who was first (409)."""
+    """Answer a permission request.
+
+    Of two answers the first counts; the second is told who was first (409).
+    """
     asked = PermissionRequest.objects.filter(run=find(key), key=body.request).first()
     if asked is None:
         raise nothing("permission request of the run", body.request)
@@ -224,7 +227,10 @@ def run_permission(request: HttpRequest, key: str, body: AnswerIn) -> Permission
 
 @operation(router, "POST", "/{key}/stop", operation_id="run_stop", response=RunOut, problems=(409,))
 def run_stop(request: HttpRequest, key: str, body: StopIn | None = None) -> Run:
-    """Stop a run. What its agent has done so far is staged."""
+    """Stop a run.
+
+    What its agent has done so far is staged.
+    """
     stop(find(key), caller(request), reason=body.reason if body is not None else "")
     return find(key)
 
@@ -238,7 +244,10 @@ def run_stop(request: HttpRequest, key: str, body: StopIn | None = None) -> Run:
     problems=(409,),
 )
 def run_cancel_turn(request: HttpRequest, key: str) -> Run:
-    """End the present turn; the run stays and waits for a prompt."""
+    """End the present turn.
+
+    The run stays and waits for a prompt.
+    """
     cancel_turn(find(key), caller(request))
     return find(key)
 

@@ -6,6 +6,7 @@ import base64
 import json
 from datetime import timedelta
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 from django.utils import timezone
@@ -281,4 +282,4 @@ def test_a_cursor_tells_no_row_number(call, viewer, things):
 
 
 def test_the_states_of_the_api_are_those_of_runs():
-    assert list(RunState.__args__) == State.values
+    assert list(get_args(RunState)) == State.values

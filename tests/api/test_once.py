@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -28,7 +29,7 @@ TASK = {"project": "payments", "task": "Retry webhooks"}
 PROJECT = {"name": "Billing", "upstream_url": "https://forge.example/acme/billing.git"}
 
 #: Operation → path, body, another body, and what it makes.
-CREATIONS = {
+CREATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Any]] = {
     "run_create": ("/runs", TASK, {**TASK, "task": "another"}, Run),
     "project_create": ("/projects", PROJECT, {**PROJECT, "name": "B"}, Project),
     "provider_create": (

@@ -9,9 +9,11 @@ needed, wrong data refused and right data not. The seed is fixed, so that a fail
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import re
+import unittest
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ from tests.live import serving
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "12"))
 SEED = 20261124
 NDJSON = "application/x-ndjson"
 SECONDS = 30
@@ -115,6 +117,8 @@ def place_body(case: Case, things: Things) -> None:
     operation, body = case.operation.definition.raw["operationId"], case.body
     if not isinstance(body, dict) or zlib.crc32(repr(sorted(body)).encode()) % 2:
         return
+    if operation == "run_create" and isinstance(body.get("project"), str):
+        case.body = {**body, "project": things.project.slug}
     if operation == "run_permission" and set(body) == {"request", "option_id"}:
         case.path_parameters["key"] = things.asked.run.key
         case.body = {"request": things.asked.key, "option_id": "once"}
@@ -126,17 +130,18 @@ def place_body(case: Case, things: Things) -> None:
 
 def new_key(case: Case, number: int) -> None:
     """Give a key that may be sent an end of its own: the document can't say that a used one is another request's (422)."""
-    given = (case.headers or {}).get("Idempotency-Key")
+    sent: Any = case.headers or {}
+    given = sent.get("Idempotency-Key")
     if isinstance(given, str) and re.fullmatch("[!-~]{1,200}", given):
-        case.headers["Idempotency-Key"] = f"{given}.{number}"
+        sent["Idempotency-Key"] = f"{given}.{number}"
 
 
 def every_line_conforms(ctx: object, response: Response, case: Case) -> None:
     """Each line of a stream is a document of its schema, and nothing else is on it but blanks."""
     if response.headers.get("content-type", [""])[0] != NDJSON:
         return
-    answers = case.operation.definition.raw["responses"]
-    schema = answers.get("200", answers.get(200))["content"][NDJSON]["schema"]
+    operation: Any = case.operation.definition.raw
+    schema = operation["responses"]["200"]["content"][NDJSON]["schema"]
     validator = jsonschema_rs.validator_for({**schema, **COMPONENTS})
     lines = [line for line in response.content.split(b"\n") if line.strip()]
     for line in lines:
@@ -209,12 +214,14 @@ def things_ended(request: Any, things: Things) -> list[str]:
 
 @pytest.fixture
 def as_manager(served, person) -> Served:
-    return served(person("mona", Role.MANAGER))
+    made: Served = served(person("mona", Role.MANAGER))
+    return made
 
 
 @pytest.fixture
 def as_viewer(served, person) -> Served:
-    return served(person("vera", Role.VIEWER))
+    made: Served = served(person("vera", Role.VIEWER))
+    return made
 
 
 #: The installation is shared by an operation's calls on purpose: one sees what another left.
@@ -225,6 +232,49 @@ shared = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @shared
 def test_a_managers_calls_are_answered_as_the_document_says(case: Case, as_manager: Served):
     as_manager.check(case)
+
+
+def test_what_one_call_makes_the_next_ones_find_and_lose(as_manager: Served):
+    """Chains of calls that schemathesis makes out of the document: create, get, change, delete, get again."""
+    seen: collections.Counter = collections.Counter()
+    bearer = {"Authorization": f"Bearer {as_manager.token}"}
+    own = tokens.live(tokens.digest(as_manager.token)).key
+
+    made_here = manager_api.include(path_regex="/(runs|providers|tokens)(/|$)")
+
+    class Chains(made_here.as_state_machine()):  # type: ignore[misc]
+        def call(self, case: Case, **more: Any) -> Response:
+            for name, value in (case.path_parameters or {}).items():
+                # The chain would end with the token that it is made with.
+                case.path_parameters[name] = "nothing000" if value == own else value
+            if case.operation.definition.raw["operationId"] == "run_create":
+                place_body(case, as_manager.things)
+            as_manager.sent += 1
+            new_key(case, as_manager.sent)
+            return case.call(base_url=as_manager.url, headers=bearer, timeout=SECONDS)
+
+        def validate_response(self, response: Response, case: Case, **more: Any) -> None:
+            seen[case.operation.definition.raw["operationId"], response.status_code] += 1
+            case.validate_response(
+                response,
+                headers=bearer,
+                transport_kwargs={"base_url": as_manager.url},
+                additional_checks=[every_line_conforms],
+            )
+
+    Chains.TestCase.settings = settings(
+        shared, max_examples=4 * EXAMPLES, stateful_step_count=8, derandomize=True, database=None
+    )
+    result = unittest.TestResult()
+    Chains.TestCase("runTest").run(result)
+    assert result.wasSuccessful(), "\n".join(text for _, text in result.errors + result.failures)
+    # Chains did come about: what was made was found.
+    assert {
+        ("run_create", 201),
+        ("run_get", 200),
+        ("run_stop", 200),
+        ("run_delete", 204),
+    } <= set(seen), seen
 
 
 @viewer_api.parametrize()

@@ -39,7 +39,7 @@ def bearer(text: str):
 # --- role ---------------------------------------------------------------------------------------------------------
 
 #: One operation of each permission, with a body that its form takes.
-SAMPLES = {
+SAMPLES: dict[str, tuple[str, str, object]] = {
     "run_get": ("GET", "/runs/nothing000", None),
     "run_stop": ("POST", "/runs/nothing000/stop", {}),
     "review_reject": ("POST", "/reviews/nothing000/reject", {}),

@@ -47,7 +47,7 @@ def test_calls_are_filtered_by_project_run_owner_model_and_time(call, viewer, re
     mine, other = two
 
     def calls(query: str, who=None) -> int:
-        return (who or call(viewer)).get(f"/usage?{query}").json()["total"]["calls"]
+        return int((who or call(viewer)).get(f"/usage?{query}").json()["total"]["calls"])
 
     everything = calls("")
     assert calls("project=payments") == calls(f"project={other.project.key}") == everything / 2

@@ -239,9 +239,9 @@ def _plain(request: HttpRequest, response: HttpResponseBase) -> HttpResponse:
             next_step=f"{DOCS} lists the operations.",
         )
     if status == 405:
-        allowed = response.headers.get("Allow", "")
+        allowed = " and ".join(sorted(response.headers.get("Allow", "").split(", ")))
         return document(
-            405, "method-not-allowed", f"{request.method} is not taken here; {allowed} is."
+            405, "method-not-allowed", f"This address takes {allowed}, not {request.method}."
         )
     detail = TITLES.get(status, response.reason_phrase)
     return document(status, CODES.get(status, "refused"), f"{detail}.")

@@ -36,12 +36,14 @@ def test_an_ended_run_goes_with_everything_of_it(call, operator, things):
     for folder in (repository, payload.parent):
         folder.mkdir(parents=True)
     payload.write_text("{}")
+    lock = repository.with_suffix(".lock")
+    lock.touch()
     others = RunEvent.objects.exclude(run=run).count()
     assert alice("DELETE", f"/runs/{run.key}").status_code == 204
     assert not Run.objects.filter(key=run.key).exists()
     assert not Review.objects.exists() and not Promotion.objects.exists()
     assert RunEvent.objects.count() == others
-    for gone in (home.run_logs_dir(run.key), repository, payload.parent):
+    for gone in (home.run_logs_dir(run.key), repository, lock, payload.parent):
         assert not gone.exists()
     assert home.run_logs_dir(things.runs["failed"].key).is_dir()
     problem(alice.get(f"/runs/{run.key}"), 404, "not-found")

@@ -12,6 +12,8 @@ from django.utils import timezone
 from devaipod_web.accounts import services, tokens
 from devaipod_web.accounts.models import ApiToken
 from devaipod_web.accounts.permissions import LEAST_ROLE, ORDER, REACH, ROUTES, Reach, Role
+from devaipod_web.api.problems import Problem
+from devaipod_web.api.reach import check
 from devaipod_web.projects.models import Project
 from tests.api.conftest import ROOT, problem
 from tests.api.test_auth import operations
@@ -93,7 +95,18 @@ def two(project, operator):
 
 def test_every_operation_says_how_a_bound_token_meets_it():
     listed = {name for name in ROUTES if name.startswith("api:")}
-    assert set(REACH) == listed
+    assert {name for name in REACH if name.startswith("api:")} == listed
+    # Sockets that take tokens stand there too; pages never take any.
+    assert set(REACH) - listed <= {name for name in ROUTES if name.startswith("ws:")}
+
+
+def test_what_says_nothing_of_its_reach_refuses_a_bound_token(two, manager):
+    mine, _ = two
+    row, _ = tokens.create(manager, "tests", project=mine.project)
+    manager.through = row
+    with pytest.raises(Problem) as caught:
+        check(manager, "api:nobody_thought_of_it", {"key": mine.runs["running"].key})
+    assert (caught.value.status, caught.value.code) == (403, "token-bound")
 
 
 def addresses(things) -> dict[Reach, dict[str, str]]:

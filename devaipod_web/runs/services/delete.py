@@ -131,7 +131,9 @@ def _remove_rows(run: Run, by: User) -> None:
 
 def _remove_files(run: Run) -> None:
     _remove(home.event_payload(run.key, 0).parent)
-    _remove(home.run_repository(run.project.key, run.key))
+    repository = home.run_repository(run.project.key, run.key)
+    _remove(repository)
+    repository.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _remove(folder: Path) -> None:

@@ -60,6 +60,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "devaipod_web.api.problems.ProblemDocuments",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -144,6 +145,9 @@ USE_TZ = True
 USE_I18N = False
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+
+#: The longest time that an API token may count, in days; a manager's may also count until it is revoked.
+TOKEN_MAX_DAYS = _number("DEVAIPOD_TOKEN_MAX_DAYS", 366)
 
 # --- Runs -----------------------------------------------------------------------------------------------------
 #: Runs that may have a pod at once; the rest are queued.

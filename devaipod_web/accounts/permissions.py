@@ -2,7 +2,8 @@
 
 A *role* is a Django group; each role includes the ones before it. A *permission* names something that a person can do. Every
 view name, API operation and websocket route stands in `ROUTES` with the permission it needs; a test
-compares the table with the URL maps, so that nothing is reachable unlisted.
+compares the table with the URL maps, so that nothing is reachable unlisted. A *token* may be bound to one project: `REACH`
+says of everything that takes tokens how its project is found; what is not listed there refuses such a token.
 """
 
 from __future__ import annotations
@@ -120,9 +121,14 @@ ROUTES: dict[str, Permission] = {
     "api:project_update": Permission.MANAGE,
     "api:project_archive": Permission.MANAGE,
     "api:providers_list": Permission.VIEW,
+    "api:provider_create": Permission.MANAGE,
+    "api:provider_get": Permission.MANAGE,
+    "api:provider_update": Permission.MANAGE,
+    "api:provider_delete": Permission.MANAGE,
     "api:runs_list": Permission.VIEW,
     "api:run_get": Permission.VIEW,
     "api:run_create": Permission.LAUNCH,
+    "api:run_delete": Permission.LAUNCH,
     "api:run_prompt": Permission.LAUNCH,
     "api:run_permission": Permission.LAUNCH,
     "api:run_stop": Permission.LAUNCH,
@@ -141,6 +147,7 @@ ROUTES: dict[str, Permission] = {
     "api:review_diff": Permission.VIEW,
     "api:review_promote": Permission.REVIEW,
     "api:review_reject": Permission.REVIEW,
+    "api:usage": Permission.VIEW,
     "api:tokens_list": Permission.SELF,
     "api:token_create": Permission.SELF,
     "api:token_revoke": Permission.SELF,
@@ -163,13 +170,92 @@ ROUTES: dict[str, Permission] = {
 }
 
 
+class Reach(StrEnum):
+    """How a token that is bound to a project meets an operation: where the project stands that the operation is about."""
+
+    RUN = "run"  # `key` in the path is a run's
+    POD = "pod"  # `name` in the path is a pod's
+    REVIEW = "review"  # `key` in the path is a review's or its run's
+    PROJECT = "project"  # `slug` in the path is the project's
+    BODY = "body"  # `project` in the body is the project's short name
+    LIST = "list"  # the answer is narrowed to the project's rows
+    CALLER = "caller"  # about the caller and nothing else
+    INSTALLATION = "installation"  # about everything: such a token is refused (403)
+
+
+#: Everything that takes tokens → how it finds its project. A test compares it with the operations that exist.
+REACH: dict[str, Reach] = {
+    "api:status": Reach.LIST,
+    "api:openapi": Reach.CALLER,
+    "api:projects_list": Reach.LIST,
+    "api:project_get": Reach.PROJECT,
+    "api:project_create": Reach.INSTALLATION,
+    "api:project_update": Reach.PROJECT,
+    "api:project_archive": Reach.PROJECT,
+    "api:providers_list": Reach.INSTALLATION,
+    "api:provider_create": Reach.INSTALLATION,
+    "api:provider_get": Reach.INSTALLATION,
+    "api:provider_update": Reach.INSTALLATION,
+    "api:provider_delete": Reach.INSTALLATION,
+    "api:runs_list": Reach.LIST,
+    "api:run_get": Reach.RUN,
+    "api:run_create": Reach.BODY,
+    "api:run_delete": Reach.RUN,
+    "api:run_prompt": Reach.RUN,
+    "api:run_permission": Reach.RUN,
+    "api:run_stop": Reach.RUN,
+    "api:run_cancel_turn": Reach.RUN,
+    "api:run_events": Reach.RUN,
+    "api:pods_list": Reach.LIST,
+    "api:pod_get": Reach.POD,
+    "api:pod_logs": Reach.POD,
+    "api:reviews_list": Reach.LIST,
+    "api:review_get": Reach.REVIEW,
+    "api:review_diff": Reach.REVIEW,
+    "api:review_promote": Reach.REVIEW,
+    "api:review_reject": Reach.REVIEW,
+    "api:usage": Reach.LIST,
+    "api:tokens_list": Reach.CALLER,
+    "api:token_create": Reach.CALLER,
+    "api:token_revoke": Reach.CALLER,
+    "api:run_input": Reach.RUN,
+    "api:run_labels": Reach.RUN,
+    "api:pod_create": Reach.BODY,
+    "api:pod_stop": Reach.POD,
+    "api:pod_destroy": Reach.POD,
+    "api:webhooks_list": Reach.INSTALLATION,
+    "api:webhook_create": Reach.INSTALLATION,
+    "api:webhook_get": Reach.INSTALLATION,
+    "api:webhook_update": Reach.INSTALLATION,
+    "api:webhook_delete": Reach.INSTALLATION,
+    "api:webhook_rotate": Reach.INSTALLATION,
+    "api:webhook_test": Reach.INSTALLATION,
+    "api:deliveries_list": Reach.INSTALLATION,
+    "api:delivery_get": Reach.INSTALLATION,
+    "api:delivery_redeliver": Reach.INSTALLATION,
+    "api:retention_plan": Reach.INSTALLATION,
+    "api:retention_apply": Reach.INSTALLATION,
+}
+
+
 def role_of(user: User | AnonymousUser) -> Role | None:
-    """The highest role of a person, or None for a stranger. A superuser is a manager."""
+    """The highest role of a person, or None for a stranger; at most the role of the token that they call by.
+
+    A superuser is a manager.
+    """
     if not user.is_authenticated or not user.is_active:
         return None
+    own = stored_role(user)
+    if own is None or user.through is None:
+        return own
+    return min(own, Role(user.through.role), key=ORDER.index)
+
+
+def stored_role(user: User) -> Role | None:
+    """The highest role that is written down for a person, active or not, whatever they call by."""
     if user.is_superuser:
         return Role.MANAGER
-    names = set(user.groups.values_list("name", flat=True))
+    names = {group.name for group in user.groups.all()}
     return next((role for role in reversed(ORDER) if role in names), None)
 
 

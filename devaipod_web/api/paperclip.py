@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ninja import Schema
+from devaipod_web.api.schemas.common import Body, doc
 
 AGENT, RUN, TASK = "paperclip.agent", "paperclip.run", "paperclip.task"
 MAX_ID = 200
 MAX_CONTEXT_CHARACTERS = 16 * 1024
 
 
-class PaperclipIn(Schema):
+class PaperclipIn(Body):
     """Fields of Paperclip's http adapter; empty from everybody else. They become labels, and its run's id an idempotency key."""
 
-    agentId: str = ""
-    runId: str = ""
-    context: dict[str, Any] = {}
+    agentId: str = doc("Paperclip's agent.", "", "", max_length=4000)
+    runId: str = doc("Paperclip's run.", "", "", max_length=4000)
+    context: dict[str, Any] = doc("What Paperclip says of it.", {}, {})
 
     @property
     def labels_of_paperclip(self) -> dict[str, str]:

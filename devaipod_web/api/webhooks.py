@@ -2,125 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest
+from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
 from ninja.responses import Status
 
 from devaipod_web.api.auth import caller
-from devaipod_web.api.problems import Problem
 from devaipod_web.api.projects import find as find_project
-from devaipod_web.api.routing import operation, paged
+from devaipod_web.api.reach import nothing
+from devaipod_web.api.routing import Order, operation, paged
+from devaipod_web.api.schemas.webhooks import (
+    DeliveryDetail,
+    DeliveryOut,
+    WebhookChanges,
+    WebhookIn,
+    WebhookMade,
+    WebhookOut,
+)
 from devaipod_web.webhooks import queries, services
-from devaipod_web.webhooks.models import Attempt, Delivery, DeliveryState, Webhook
+from devaipod_web.webhooks.models import Delivery, Webhook
 
 router = Router(tags=["webhooks"])
 deliveries_router = Router(tags=["webhooks"])
 
 
-class WebhookOut(Schema):
-    """A webhook without its secret."""
-
-    key: str
-    name: str
-    url: str
-    events: list[str]
-    project: str | None = Field(description="The project's short name; null for all projects.")
-    enabled: bool
-    disabled_reason: str
-    disabled_at: datetime | None
-    failing_since: datetime | None = Field(description="The first failure since the last success.")
-    last_delivered_at: datetime | None
-    previous_until: datetime | None = Field(description="Until then the secret before signs too.")
-    created_by: str | None
-    created_at: datetime
-
-
-class WebhookMade(WebhookOut):
-    """A webhook with its secret, which is in this answer and nowhere else."""
-
-    secret: str = Field(examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"])
-
-
-class WebhookIn(Schema, extra="forbid"):
-    """A new webhook."""
-
-    name: str = Field(examples=["Chat"])
-    url: str = Field(examples=["https://receiver.example/devaipod"])
-    events: list[str] = Field(examples=[["run.state", "review.opened"]])
-    project: str | None = Field(
-        None, description="A project's short name; of all projects when null."
-    )
-
-
-class WebhookChanges(Schema, extra="forbid"):
-    """Fields to be changed; those not named stay. `project` null means all projects."""
-
-    name: str | None = None
-    url: str | None = None
-    events: list[str] | None = None
-    project: str | None = None
-    enabled: bool | None = None
-
-
-class AttemptOut(Schema):
-    """One request and what came back. `status` is null when no answer came; then `error` says why."""
-
-    at: datetime
-    status: int | None
-    milliseconds: int
-    error: str
-    answer: str = Field(description="The answer's first characters, from the receiver.")
-
-
-class DeliveryOut(Schema):
-    """One event for one webhook. `key` is the `webhook-id` of every attempt."""
-
-    key: str
-    webhook: str
-    kind: str
-    state: str = Field(description="queued, delivered, or failed: given up.")
-    attempts: list[AttemptOut]
-    next_attempt_at: datetime | None
-    created_at: datetime
-    ended_at: datetime | None
-
-    @staticmethod
-    def resolve_webhook(obj: Delivery) -> str:
-        return str(obj.webhook.key)
-
-    @staticmethod
-    def resolve_attempts(obj: Delivery) -> list[Attempt]:
-        return list(obj.attempts.all())
-
-
-class DeliveryDetail(DeliveryOut):
-    """The same with what is sent."""
-
-    payload: dict[str, Any]
-
-    @staticmethod
-    def resolve_payload(obj: Delivery) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(obj.payload)
-        return found
+ORDERS = {
+    "newest": Order("created_at", descending=True),
+    "oldest": Order("created_at"),
+}
 
 
 class Filters(Schema):
     """Which deliveries."""
 
-    state: str = ""
-    kind: str = ""
+    state: Literal["", "queued", "delivered", "failed"] = Field("", description="How far it is.")
+    kind: str = Field("", description="The kind of event.", max_length=60)
 
 
 def find(key: str) -> Webhook:
     """The webhook of this key. Raises Http404."""
     found = queries.by_key(key)
     if found is None:
-        raise Http404(f"There is no webhook {key[:20]!r}.")
+        raise nothing("webhook", key)
     return found
 
 
@@ -128,7 +53,7 @@ def find_delivery(key: str) -> Delivery:
     """The delivery of this key. Raises Http404."""
     found = queries.delivery(key)
     if found is None:
-        raise Http404(f"There is no delivery {key[:20]!r}.")
+        raise nothing("delivery", key)
     return found
 
 
@@ -147,9 +72,14 @@ def webhooks_list(request: HttpRequest) -> list[dict[str, Any]]:
     return [_out(row) for row in queries.webhooks()]
 
 
-@operation(router, "POST", "", operation_id="webhook_create", response={201: WebhookMade})
+@operation(
+    router, "POST", "", operation_id="webhook_create", response={201: WebhookMade}, once=True
+)
 def webhook_create(request: HttpRequest, body: WebhookIn) -> Any:
-    """Make a webhook. Its secret is in this answer and nowhere else."""
+    """Make a webhook.
+
+    Its secret is in this answer and nowhere else.
+    """
     webhook, secret = services.create(
         caller(request),
         name=body.name,
@@ -168,7 +98,10 @@ def webhook_get(request: HttpRequest, key: str) -> dict[str, Any]:
 
 @operation(router, "PATCH", "/{key}", operation_id="webhook_update", response=WebhookOut)
 def webhook_update(request: HttpRequest, key: str, body: WebhookChanges) -> dict[str, Any]:
-    """Change a webhook, or enable or disable it. What is queued goes to the new address."""
+    """Change a webhook, or enable or disable it.
+
+    What is queued goes to the new address.
+    """
     webhook, by = find(key), caller(request)
     project = webhook.project
     if "project" in body.model_fields_set:
@@ -195,33 +128,41 @@ def webhook_delete(request: HttpRequest, key: str) -> Any:
 
 @operation(router, "POST", "/{key}/rotate", operation_id="webhook_rotate", response=WebhookMade)
 def webhook_rotate(request: HttpRequest, key: str) -> dict[str, Any]:
-    """Give a webhook a new secret, which is in this answer and nowhere else. For a day both sign."""
+    """Give a webhook a new secret.
+
+    It is in this answer and nowhere else. For a day both sign.
+    """
     webhook = find(key)
     secret = services.rotate(webhook, caller(request))
     return {**_out(webhook), "secret": secret}
 
 
 @operation(
-    router, "POST", "/{key}/test", operation_id="webhook_test", response={202: DeliveryDetail}
+    router,
+    "POST",
+    "/{key}/test",
+    operation_id="webhook_test",
+    response={202: DeliveryDetail},
+    once=True,
+    problems=(409,),
 )
 def webhook_test(request: HttpRequest, key: str) -> Any:
-    """Queue an event of the kind `webhook.test`; how it went is in the delivery."""
+    """Queue an event of the kind `webhook.test`.
+
+    How it went is in the delivery.
+    """
     return Status(202, services.test(find(key), caller(request)))
 
 
 @operation(
     router, "GET", "/{key}/deliveries", operation_id="deliveries_list", response=list[DeliveryOut]
 )
-@paged("-id")
+@paged(ORDERS)
 def deliveries_list(request: HttpRequest, key: str, filters: Query[Filters]) -> QuerySet[Delivery]:
-    """List a webhook's deliveries with their attempts, the newest first. They are kept for 30 days."""
-    if filters.state and filters.state not in DeliveryState.values:
-        raise Problem(
-            400,
-            "no-such-state",
-            f"There is no delivery state {filters.state[:30]!r}.",
-            next_step=f"States are {', '.join(DeliveryState.values)}.",
-        )
+    """List a webhook's deliveries.
+
+    With their attempts, the newest first. They are kept for 30 days.
+    """
     rows = queries.deliveries(find(key), state=filters.state, kind=filters.kind)
     return rows.select_related("webhook")
 
@@ -238,8 +179,13 @@ def delivery_get(request: HttpRequest, key: str) -> Delivery:
     "/{key}/redeliver",
     operation_id="delivery_redeliver",
     response={202: DeliveryDetail},
+    once=True,
+    problems=(409,),
 )
 def delivery_redeliver(request: HttpRequest, key: str) -> Any:
-    """Send a delivery again, now: the same payload under the same `webhook-id`."""
+    """Send a delivery again, now.
+
+    It is the same payload under the same `webhook-id`.
+    """
     services.redeliver(find_delivery(key), caller(request))
     return Status(202, find_delivery(key))

@@ -5,6 +5,8 @@ RunError
 ├── AlreadyAnswered      somebody else answered the permission request first
 ├── NotNow               the run is in a state in which this cannot be done
 ├── Taken                another run that has not ended has what was to be unique
+├── NotYours             it is another person's, and the role is not enough for that
+├── BackendSilent        what runs the containers does not answer
 └── BadRequest           what was asked for contradicts itself
 """
 
@@ -52,3 +54,17 @@ class BadRequest(RunError):
 
     code = "bad-request"
     status = 400
+
+
+class NotYours(RunError):
+    """The run is another person's, and the caller's role is not enough for that."""
+
+    code = "not-yours"
+    status = 403
+
+
+class BackendSilent(RunError):
+    """What runs the containers does not answer, or refused: the message says why."""
+
+    code = "backend-unavailable"
+    status = 503

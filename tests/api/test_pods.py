@@ -38,7 +38,7 @@ def test_the_same_idempotency_key_is_the_same_pod(call, operator, project):
     alice = call(operator)
     first = alice.post("/pods", POD, **{"Idempotency-Key": "nightly-7"})
     second = alice.post("/pods", POD, **{"Idempotency-Key": "nightly-7"})
-    assert (first.status_code, second.status_code) == (201, 200)
+    assert (first.status_code, second.status_code) == (201, 201)
     assert first.json()["key"] == second.json()["key"]
 
 
@@ -57,7 +57,7 @@ def test_a_name_that_is_taken_is_a_conflict(call, operator, project):
         ({"env": {"A": 1}}, 422, "invalid-request"),
         ({"env": {"GH_TOKEN": "x"}}, 400, "bad-request"),
         ({"image": "oci:/etc"}, 400, "bad-request"),
-        ({"wall_seconds": 1}, 400, "bad-request"),
+        ({"wall_seconds": 1}, 422, "invalid-request"),
         ({"project": "none"}, 404, "no-such-project"),
         ({"comand": "x"}, 422, "invalid-request"),
     ],
@@ -148,7 +148,7 @@ PAPERCLIP = {
 def test_paperclips_http_adapter_launches_a_command_with_its_ids(call, operator, project):
     alice = call(operator)
     first, again = (alice.post("/pods", {**POD, **PAPERCLIP}) for _ in range(2))
-    assert (first.status_code, again.status_code) == (201, 200)
+    assert (first.status_code, again.status_code) == (201, 201)
     made = first.json()
     assert made["labels"] == {
         "issue": "7",

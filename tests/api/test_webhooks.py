@@ -102,7 +102,7 @@ def test_deliveries_are_paged_and_filtered_and_sent_again(mona, webhook):
     assert done["attempts"][0]["answer"] == "thanks"
     assert "payload" not in done
     assert mona.get(f"{path}?kind=run.state").json()["results"] == []
-    problem(mona.get(f"{path}?state=lost"), 400, "no-such-state")
+    problem(mona.get(f"{path}?state=lost"), 422, "invalid-request")
     again = mona.post(f"/deliveries/{job.key}/redeliver")
     assert again.status_code == 202
     assert (again.json()["state"], again.json()["key"]) == ("queued", job.key)

@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "devaipod_web.runs",
     "devaipod_web.llm",
     "devaipod_web.reviews",
+    "devaipod_web.health",
 ]
 
 MIDDLEWARE = [

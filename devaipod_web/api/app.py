@@ -9,7 +9,7 @@ from ninja import NinjaAPI, Router
 
 from devaipod_web import __version__
 from devaipod_web.api import pods as api_pods
-from devaipod_web.api import problems, retention, reviews, runs, status, tokens
+from devaipod_web.api import problems, retention, reviews, runs, services, status, tokens
 from devaipod_web.api import projects as api_projects
 from devaipod_web.api.routing import operation
 
@@ -38,6 +38,8 @@ def openapi(request: HttpRequest) -> dict[str, Any]:
 
 
 api.add_router("/status", status.router)
+api.add_router("/services", services.router)
+api.add_router("", services.installation_router)
 api.add_router("/projects", api_projects.router)
 api.add_router("/providers", api_projects.providers_router)
 api.add_router("/runs", runs.router)

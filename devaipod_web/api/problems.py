@@ -16,6 +16,7 @@ from ninja.errors import ValidationError as RequestInvalid
 
 from devaipod_web.accounts.errors import AccountError
 from devaipod_web.forges.errors import ForgeError
+from devaipod_web.health.errors import HealthError
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.reviews.errors import ReviewError
 from devaipod_web.runs.errors import RunError
@@ -67,6 +68,7 @@ ROOTS: tuple[type[Exception], ...] = (
     ProjectError,
     ForgeError,
     ReviewError,
+    HealthError,
 )
 
 

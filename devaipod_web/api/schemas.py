@@ -28,8 +28,67 @@ class ProblemOut(Schema):
     next_step: str = ""
 
 
+class ServiceBrief(Schema):
+    """A service in the status: `health` is ok, degraded, down or unknown."""
+
+    name: str
+    title: str
+    health: str
+    says: str
+
+
+class ServiceOut(ServiceBrief):
+    """A part of the control plane. `lag_seconds` and `last_beat` where it has a loop; `restart_does` is empty where it can't be
+    restarted, and `no_restart` says why. `restart_error` is what went wrong at the last restart."""
+
+    kind: str
+    next_step: str
+    version: str
+    since: datetime | None
+    lag_seconds: float | None
+    last_beat: datetime | None
+    last_error: str
+    last_error_at: datetime | None
+    restart_does: str
+    no_restart: str
+    restarting: bool
+    restarted_at: datetime | None
+    restart_error: str
+    facts: dict[str, str]
+
+
+class StepOut(Schema):
+    """One step of setup or teardown: `result` is ok (it was so), done, waiting (it goes on) or failed."""
+
+    step: str
+    result: str
+    says: str
+    next_step: str
+
+
+class SetupOut(Schema):
+    """What setup found and did."""
+
+    ready: bool
+    steps: list[StepOut]
+
+
+class TeardownIn(Schema, extra="forbid"):
+    """`confirm` is the installation's id, as the status names it."""
+
+    confirm: str
+
+
+class TeardownOut(Schema):
+    """What teardown did. Not `done`: ask again."""
+
+    done: bool
+    steps: list[StepOut]
+
+
 class StatusOut(Schema):
-    """This installation and the caller."""
+    """This installation and the caller. `health` is that of the service that is worst off; `draining_since` is set while no new
+    runs are taken; disk is that of DEVAIPOD_HOME."""
 
     version: str
     installation: str
@@ -42,6 +101,11 @@ class StatusOut(Schema):
     open_reviews: int
     supervisor_last_beat: datetime | None
     supervisor_error: str
+    health: str
+    services: list[ServiceBrief]
+    draining_since: datetime | None
+    disk_free_bytes: int
+    disk_total_bytes: int
 
 
 class ProviderOut(Schema):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from devaipod_web.accounts.permissions import role_of
 from devaipod_web.api.auth import caller
 from devaipod_web.api.routing import operation
 from devaipod_web.api.schemas import StatusOut
+from devaipod_web.health import drain, queries
 from devaipod_web.reviews.models import Review, ReviewState
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import ACTIVE, State
@@ -23,9 +25,10 @@ router = Router(tags=["status"])
 @operation(router, "GET", "", operation_id="status", response=StatusOut)
 def status(request: HttpRequest) -> dict[str, Any]:
     """This installation, the caller, and what waits."""
-    from devaipod_web.runs.supervisor.status import service
-
     user = caller(request)
+    services = queries.services()
+    supervisor = next(one for one in services if one.name == "supervisor")
+    disk = shutil.disk_usage(home.home())
     return {
         "version": __version__,
         "installation": home.installation_id(),
@@ -36,6 +39,11 @@ def status(request: HttpRequest) -> dict[str, Any]:
         "queued_runs": Run.objects.filter(state=State.QUEUED).count(),
         "waiting_permissions": PermissionRequest.objects.filter(state=PermissionState.OPEN).count(),
         "open_reviews": Review.objects.filter(state=ReviewState.OPEN).count(),
-        "supervisor_last_beat": service.last_beat,
-        "supervisor_error": service.last_error or "",
+        "supervisor_last_beat": supervisor.last_beat,
+        "supervisor_error": supervisor.last_error,
+        "health": queries.worst(services),
+        "services": services,
+        "draining_since": drain.since(),
+        "disk_free_bytes": disk.free,
+        "disk_total_bytes": disk.total,
     }

@@ -24,6 +24,11 @@ STATE_MARKS = {
     "open": ("◆", "yellow"),
     "promoted": ("✓", "green"),
     "rejected": ("■", "dim"),
+    "ok": ("✓", "green"),
+    "degraded": ("▲", "yellow"),
+    "down": ("■", "red"),
+    "unknown": ("○", "dim"),
+    "done": ("✓", "green"),
 }
 FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM"})
 _CODES = {
@@ -88,6 +93,23 @@ def note(text: str) -> None:
 def document(value: Any) -> None:
     """A result for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def ask_once(question: str, *, yes: bool) -> None:
+    """Ask a person before something that can't be undone. Raises CliError without a terminal, and Exit(1) on a no."""
+    if yes:
+        return
+    from devaipod_web.cli.client import CliError
+
+    if not sys.stdin.isatty():
+        raise CliError(
+            f"{question} There is no terminal to ask on.", next_step="Add --yes.", status=2
+        )
+    import typer
+
+    if not typer.confirm(question, err=True):
+        note("Nothing was done.")
+        raise typer.Exit(1)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:

@@ -176,7 +176,7 @@ def _set_up(say: Terminal) -> None:
     began = time.monotonic()
     with say.step("setting up the database and the first user") as step:
         follow(
-            [sys.executable, "-m", "devaipod_web.cli.main", "setup"],
+            [sys.executable, "-m", "devaipod_web.cli.main", "migrate"],
             step=step,
             timeout=SETUP_SECONDS,
             cwd=ROOT,

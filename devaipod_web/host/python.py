@@ -9,8 +9,8 @@ import tomllib
 from pathlib import Path
 
 from devaipod_web import __version__
-from devaipod_web.host.errors import CommandFailed, HostError, PackagesMissing
 from devaipod_web.home import ROOT
+from devaipod_web.host.errors import CommandFailed, HostError, PackagesMissing
 from devaipod_web.host.process import follow
 from devaipod_web.host.terminal import Terminal
 

@@ -4,6 +4,7 @@ RunError
 ├── IllegalTransition    no row of TRANSITIONS leads there
 ├── AlreadyAnswered      somebody else answered the permission request first
 ├── NotNow               the run is in a state in which this cannot be done
+├── Draining             the installation takes no new runs
 └── BadRequest           what was asked for contradicts itself
 """
 
@@ -38,6 +39,19 @@ class NotNow(RunError):
     """The run is in a state in which this cannot be done."""
 
     code = "not-now"
+
+
+class Draining(RunError):
+    """The installation was taken out of work (`devaipod teardown`) and takes no new runs."""
+
+    code = "draining"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This installation takes no new runs: it was taken out of work.",
+            next_step="A manager takes it into work again: `devaipod setup`, or on the page Services.",
+        )
 
 
 class BadRequest(RunError):

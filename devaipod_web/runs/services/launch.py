@@ -6,11 +6,12 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
+from devaipod_web.health import drain
 from devaipod_web.llm import demo
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
-from devaipod_web.runs.errors import BadRequest
+from devaipod_web.runs.errors import BadRequest, Draining
 from devaipod_web.runs.models import Run
 from devaipod_web.runs.services.prompt import add_turn
 from devaipod_web.runs.states import State
@@ -38,7 +39,7 @@ def launch(
 
     What is not given is the project's. The same `idempotency_key` of the same owner returns the run that is
     there. Raises BadRequest with a sentence when the task is empty or too long, the project is archived, or a limit is out
-    of its range.
+    of its range, and Draining while no new runs are taken.
     """
     task = untrusted.text(task, MAX_TASK_CHARACTERS + 1).strip()
     wall = wall_seconds if wall_seconds is not None else project.wall_seconds
@@ -48,6 +49,8 @@ def launch(
         known = _known(owner, idempotency_key)
         if known is not None:
             return known
+    if drain.since() is not None:
+        raise Draining
     chosen = provider or project.provider
     is_real = chosen is not None and chosen.kind != ProviderKind.DEMO
     try:

@@ -53,33 +53,30 @@ class Kept:
         self.restart_error = ""
         self.looks: asyncio.Task[None] | None = None
         self.looked = asyncio.Event()
-        self._again = asyncio.Event()
-        self._checking = asyncio.Lock()
+        self._busy = asyncio.Lock()
 
     async def look_on(self) -> None:
         """Check on the service's rhythm until cancelled."""
         while True:
             await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.service.every):
-                    await self._again.wait()
-            self._again.clear()
+            await asyncio.sleep(self.service.every)
 
     async def look(self) -> None:
         """Check once, now."""
-        async with self._checking:
-            try:
-                async with asyncio.timeout(CHECK_SECONDS):
-                    found = await self.service.check()
-            except TimeoutError:
-                found = Report(
-                    Health.DOWN, f"It has not answered within {CHECK_SECONDS:.0f} seconds."
-                )
-            except Exception as error:
-                log.warning("service.check_failed", service=self.service.name, exc_info=True)
-                found = Report(Health.DOWN, f"It can't be checked: {_words(error)}")
-            self.take(found)
-            self.looked.set()
+        async with self._busy:
+            await self._look()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                found = await self.service.check()
+        except TimeoutError:
+            found = Report(Health.DOWN, f"It has not answered within {CHECK_SECONDS:.0f} seconds.")
+        except Exception as error:
+            log.warning("service.check_failed", service=self.service.name, exc_info=True)
+            found = Report(Health.DOWN, f"It can't be checked: {_words(error)}")
+        self.take(found)
+        self.looked.set()
 
     def take(self, found: Report) -> None:
         """Remember a report, and since when it is so."""
@@ -101,20 +98,20 @@ class Kept:
         self.report = found
 
     async def restart(self) -> None:
-        """Restart it and look again; what goes wrong is kept for whoever asked."""
+        """Restart it and look again; what goes wrong is kept for whoever asked. Nobody looks in between: it is down on purpose."""
         self.restart_error = ""
-        try:
-            async with asyncio.timeout(RESTART_SECONDS):
-                await self.service.restart()
-        except TimeoutError:
-            self.restart_error = f"It was not up again within {RESTART_SECONDS:.0f} seconds."
-        except Exception as error:
-            log.warning("service.restart_failed", service=self.service.name, exc_info=True)
-            self.restart_error = _words(error)
+        async with self._busy:
+            try:
+                async with asyncio.timeout(RESTART_SECONDS):
+                    await self.service.restart()
+            except TimeoutError:
+                self.restart_error = f"It was not up again within {RESTART_SECONDS:.0f} seconds."
+            except Exception as error:
+                log.warning("service.restart_failed", service=self.service.name, exc_info=True)
+                self.restart_error = _words(error)
+            await self._look()
         if self.restart_error:
             self.last_error, self.last_error_at = self.restart_error, timezone.now()
-        await self.look()
-        self._again.set()
         self.restarted_at = timezone.now()
 
 
@@ -274,5 +271,5 @@ def _good_bye(process: str) -> None:
 
 
 def _words(error: BaseException) -> str:
-    told = getattr(error, "message", "") or str(error)
+    told = getattr(error, "message", "") or getattr(error, "strerror", "") or str(error)
     return " ".join(f"{told or type(error).__name__}".split())[:500]

@@ -8,7 +8,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from devaipod_web.health.beat import STALE
-from devaipod_web.health.contract import Health
+from devaipod_web.health.contract import Health, Kind
 from devaipod_web.health.models import ServiceBeat
 from devaipod_web.health.registry import ALWAYS, PROCESSES
 
@@ -43,6 +43,12 @@ class State:
     def may_restart(self) -> bool:
         """Whether there is a process that can restart it now."""
         return bool(self.restart_does)
+
+    @property
+    def restart_word(self) -> str:
+        """What the button says: what has no process of its own is only asked again."""
+        others = (Kind.PROVIDER, Kind.FORGE, Kind.TOOLS)
+        return "Check again" if self.kind in others else "Restart"
 
 
 def services() -> list[State]:

@@ -38,7 +38,7 @@ class Web:
     kind = Kind.LISTENER
     every = EVERY_SECONDS
     restart_does = ""
-    no_restart = "It serves this very answer: `devaipod down` and `devaipod setup` on its host start it anew."
+    no_restart = "It serves this very answer: devaipod down, then devaipod setup, start it anew on its host."
 
     async def check(self) -> Report:
         """How late its loop is."""
@@ -75,7 +75,8 @@ class Gateway:
         except FileNotFoundError:
             return _no_door(f"Its socket {path.name} is gone.", facts)
         except (OSError, ValueError) as error:
-            return _no_door(f"Nobody answers at its socket: {error}", facts)
+            words = getattr(error, "strerror", "") or str(error)
+            return _no_door(f"Nobody answers at its socket: {words}.", facts)
         if status != 404:
             return _no_door(f"Somebody else answers at its socket (status {status}).", facts)
         found = _by_lag(lag, f"It answers; {facts['sidecars']} sidecars are connected.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -97,9 +98,12 @@ class Loop:
         return Health.OK, "It goes round.", ""
 
     async def restart(self) -> None:
-        """End the loop and start it anew."""
+        """End the loop, start it anew, and wait until it has gone round once."""
         assert self._part is not None
+        began = timezone.now()
         await self._part.restart()
+        while self._status.last_beat is None or self._status.last_beat < began:
+            await asyncio.sleep(0.05)
 
 
 def supervisor(parts: Mapping[str, Part]) -> Named:

@@ -43,8 +43,8 @@ class Podman:
             status, body = await probe.get(home.podman_socket(), "/v4.0.0/libpod/version", host="d")
             version = str(json.loads(body)["Version"]) if status == 200 else ""
         except (OSError, ValueError, KeyError, TypeError) as error:
-            words = str(error) or type(error).__name__
-            return self._down(f"It does not answer at {home.podman_socket()}: {words}")
+            words = getattr(error, "strerror", "") or str(error) or type(error).__name__
+            return self._down(f"It does not answer at {home.podman_socket()}: {words}.")
         if not version:
             return self._down(f"It answers {status} instead of its version.")
         return Report(Health.OK, "It answers.", version=f"podman {version}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from asgiref.sync import async_to_sync
@@ -23,6 +24,8 @@ from devaipod_web.health.verbs.steps import Result, Step
 from devaipod_web.reviews import audit
 from pods.errors import BackendError
 
+#: The first beat of a process comes within a second or two of its start.
+SPEAK_SECONDS = 8.0
 SET_UP = "`devaipod setup` on the server's host"
 
 
@@ -62,8 +65,7 @@ def _service(name: str) -> Callable[[User], Step]:
     """A step that restarts a service which is down."""
 
     def step(by: User) -> Step:
-        state = queries.service(name)
-        assert state is not None
+        state = _spoken_for(name)
         if state.health in (Health.OK, Health.DEGRADED):
             return Step(name, Result.OK, f"{state.title}: {state.says}")
         if not state.may_restart:
@@ -77,6 +79,17 @@ def _service(name: str) -> Callable[[User], Step]:
         return Step(name, Result.FAILED, f"{after.title}: {after.says}", after.next_step)
 
     return step
+
+
+def _spoken_for(name: str) -> queries.State:
+    """The service once its process has said something of it: a server that has just come up takes a moment."""
+    deadline = time.monotonic() + SPEAK_SECONDS
+    while True:
+        state = queries.service(name)
+        assert state is not None
+        if state.health is Health.OK or state.may_restart or time.monotonic() > deadline:
+            return state
+        time.sleep(0.2)
 
 
 def _images(by: User) -> Step:

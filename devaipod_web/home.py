@@ -38,6 +38,11 @@ def assets() -> Path:
     return ROOT if in_checkout() else ROOT / "devaipod_web"
 
 
+def set_up() -> str:
+    """The command that brings everything up, as people type it here: in messages."""
+    return "`make up`" if in_checkout() else "`devaipod setup`"
+
+
 def home() -> Path:
     """The installation's folder: `DEVAIPOD_HOME`, else `./var` in a checkout, else the user's data folder."""
     named = os.environ.get("DEVAIPOD_HOME")
@@ -124,7 +129,7 @@ def pod_socket_dir(pod_key: str) -> Path:
 
 
 def podman_socket() -> Path:
-    """The socket of the podman API service that `make up` starts, unless DEVAIPOD_PODMAN_SOCKET names another."""
+    """The socket of the podman API service that setup starts, unless DEVAIPOD_PODMAN_SOCKET names another."""
     named = os.environ.get("DEVAIPOD_PODMAN_SOCKET")
     return Path(named) if named else runtime_dir() / "podman.sock"
 

@@ -14,7 +14,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Reviews": ("review", "diff", "promote", "reject"),
     "Projects, tokens, webhooks": ("project", "token", "webhook"),
     "Installation": ("setup", "status", "services", "restart", "teardown", "prune"),
-    "This host": ("serve", "migrate", "down", "doctor", "sign-in-link"),
+    "This host": ("serve", "migrate", "down", "clean", "doctor", "sign-in-link"),
     "More": ("demo", "gc-session", "completion"),
 }  # fmt: skip
 
@@ -94,6 +94,7 @@ HELP: dict[str, Help] = {
     ),
     "migrate": Help(("devaipod migrate && exec devaipod serve",), variables={**_HOME, "DATABASE_URL": "PostgreSQL instead of SQLite"}),
     "down": Help(("devaipod down",), variables=_HOME),
+    "clean": Help(("devaipod clean", "devaipod clean --yes && pipx uninstall devaipod-web"), variables=_HOME),
     "doctor": Help(("devaipod doctor", "devaipod doctor --json"), {0: "no error (warnings may be)", 1: "something is an error"}, _HOME),
     "sign-in-link": Help(("devaipod sign-in-link", "devaipod sign-in-link alice"), variables=_HOME),
     "demo": Help(("devaipod demo",), {0: "the run succeeded and opened a review", 10: "it did not"}, _HOME),

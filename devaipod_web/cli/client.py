@@ -59,7 +59,7 @@ def server_url() -> str:
     except (OSError, ValueError, KeyError, TypeError):
         raise ServerGone(
             "No devaipod server runs for this installation.",
-            next_step="Start it with `devaipod setup` (in a checkout `make up`); "
+            next_step=f"Start it with {home.set_up()}; "
             "for a server elsewhere set DEVAIPOD_URL and DEVAIPOD_TOKEN.",
         ) from None
 
@@ -231,9 +231,9 @@ class Client:
         words = getattr(error, "strerror", "") or error.__class__.__name__
         gone = ServerGone(
             f"The server at {self.url} does not answer ({words}).",
-            next_step="Start it with `devaipod setup` (in a checkout `make up`), or correct DEVAIPOD_URL."
+            next_step=f"Start it with {home.set_up()}."
             if not os.environ.get("DEVAIPOD_URL")
-            else "Correct DEVAIPOD_URL, or start that server with `devaipod serve`.",
+            else "Correct DEVAIPOD_URL, or start that server (`devaipod setup` or `devaipod serve` on its host).",
         )
         gone.refused = isinstance(error, ConnectionRefusedError)
         return gone

@@ -9,6 +9,8 @@ import typer
 from devaipod_web.cli.client import CliError
 from devaipod_web.cli.output import clean, say
 
+#: The script sets it, and the command then offers words instead of doing anything.
+VARIABLE = "_DEVAIPOD_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -24,4 +26,11 @@ def completion(
         )
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    say(get_completion_script(prog_name="devaipod", complete_var="_DEVAIPOD_COMPLETE", shell=shell))
+    say(get_completion_script(prog_name="devaipod", complete_var=VARIABLE, shell=shell))
+
+
+def prepare() -> None:
+    """Teach typer the shells: it does so by itself only for commands with its own two options."""
+    from typer.completion import completion_init  # type: ignore[attr-defined]
+
+    completion_init()

@@ -94,7 +94,7 @@ def _say_status(client: Client, found: dict[str, Any]) -> None:
     if found["draining_since"]:
         say(
             output.paint("▲ takes no new runs ", "yellow")
-            + f"since {output.since(found['draining_since'])}: `devaipod setup` takes it into work again"
+            + f"since {output.since(found['draining_since'])} ago: `devaipod setup` takes it into work again"
         )
     for one in found["services"]:
         say(f"  {output.state(one['health'])}  {clean(one['title'])}: {clean(one['says'])}")

@@ -7,9 +7,11 @@ import errno
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from devaipod_web import __version__
 from devaipod_web.cli import (
     arrange,
     completion,
@@ -21,7 +23,7 @@ from devaipod_web.cli import (
     tokens,
 )
 from devaipod_web.cli.client import CliError
-from devaipod_web.cli.output import note
+from devaipod_web.cli.output import note, say
 
 app = typer.Typer(
     name="devaipod",
@@ -33,6 +35,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"devaipod {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def devaipod(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Launch AI coding agents in sandboxes, watch them, review their work, promote it."""
+
 
 for verb in (
     runs.run,
@@ -60,6 +79,7 @@ for verb in (
     completion.completion,
 ):
     app.command()(verb)
+app.command("clean")(server.clean_up)
 app.command("sign-in-link")(server.sign_in_link)
 app.add_typer(reviews.app, name="review")
 app.add_typer(tokens.tokens, name="token")
@@ -73,6 +93,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8 gets question marks, not a fault.
             stream.reconfigure(errors="replace")
+    if completion.VARIABLE in os.environ:
+        completion.prepare()
     try:
         status = app(standalone_mode=False)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Verbs about the server's process and this host: serve, migrate, down, doctor, sign-in-link, prune."""
+"""Verbs about the server's process and this host: serve, migrate, down, clean, doctor, sign-in-link, prune."""
 
 from __future__ import annotations
 
@@ -66,6 +66,17 @@ def down() -> None:
     from devaipod_web.host.terminal import Terminal
 
     on_host(lambda: commands.down(home.home(), say=Terminal()))
+
+
+def clean_up(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """End and remove everything of this installation on this host: server, pods, volumes, and DEVAIPOD_HOME with all runs and keys."""
+    from devaipod_web.host import commands
+    from devaipod_web.host.terminal import Terminal
+
+    ask_once(f"Remove {home.home()} and every pod and volume of it, for good?", yes=yes)
+    on_host(lambda: commands.clean(home.home(), say=Terminal()))
 
 
 def server_log(*, follow: bool, tail: int) -> None:

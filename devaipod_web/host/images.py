@@ -70,7 +70,7 @@ def references() -> Images:
 
 
 def card() -> Path:
-    """JSON of the images that `make up` chose last."""
+    """JSON of the images that setup chose last."""
     return home.podman_dir() / "images.json"
 
 

@@ -38,7 +38,9 @@ class Web:
     kind = Kind.LISTENER
     every = EVERY_SECONDS
     restart_does = ""
-    no_restart = "It serves this very answer: devaipod down, then devaipod setup, start it anew on its host."
+    no_restart = (
+        "It serves this very answer: devaipod down, then devaipod setup, start it anew on its host."
+    )
 
     async def check(self) -> Report:
         """How late its loop is."""

@@ -81,7 +81,8 @@ class Kept:
     def take(self, found: Report) -> None:
         """Remember a report, and since when it is so."""
         now = timezone.now()
-        if found.health != self.report.health:
+        changed = found.health != self.report.health
+        if changed:
             self.since = now
             log.info(
                 "service.health",
@@ -91,10 +92,11 @@ class Kept:
             )
         if found.last_error:
             self.last_error, self.last_error_at = found.last_error[:500], found.last_error_at or now
-        elif found.health in (Health.DOWN, Health.DEGRADED) and (
-            found.says != self.report.says or self.last_error_at is None
-        ):
-            self.last_error, self.last_error_at = found.says[:500], now
+        elif found.health in (Health.DOWN, Health.DEGRADED):
+            self.last_error = found.says[:500]
+            self.last_error_at = (
+                now if changed or self.last_error_at is None else self.last_error_at
+            )
         self.report = found
 
     async def restart(self) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from devaipod_web.cli.client import CliError
+
 #: Panels of `devaipod --help`, in their order there.
 PANELS: dict[str, tuple[str, ...]] = {
     "Runs": ("run", "ps", "show", "logs", "events", "attach", "prompt", "answer", "stop", "rm", "debug", "pod"),
@@ -105,13 +107,27 @@ HELP: dict[str, Help] = {
 }  # fmt: skip
 
 
+class ReaderGone(CliError):
+    """Nobody reads what is written: nothing is wrong, and nothing more can be said."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=0)
+
+
 class Verb(TyperCommand):
     """A verb whose help ends with examples, exit statuses and environment."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it. A reader of our output that is gone (`devaipod ps | head -1`) is no error, as typer would have it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone("") from None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Typer's help, then ours, printed as it is: its lines are meant to be copied."""
         super().format_help(ctx, formatter)
-        path = ctx.command_path.partition(" ")[2]
+        path = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
         if path in HELP:
             print(text(HELP[path]))
 

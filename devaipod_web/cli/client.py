@@ -21,6 +21,16 @@ TIMEOUT_SECONDS = 60.0
 #: A followed stream sends a blank line at least every 15 s; silence for longer means that the connection is dead.
 STREAM_TIMEOUT_SECONDS = 60.0
 LOCAL_TOKEN = "cli.token"
+#: What to do where the server's problem document names nothing.
+NEXT_STEPS = {
+    400: "`--help` of this verb explains what it takes.",
+    401: "Make another token on the page Tokens, and set DEVAIPOD_TOKEN to it.",
+    403: "Ask a manager.",
+    404: "Check the name: `devaipod ps --all` lists runs, `devaipod review list` reviews. Without a role nothing is shown.",
+    405: "The server does not know this verb: `devaipod status` names its version, and `--version` this command's.",
+    409: "Look how it is now: `devaipod show RUN`.",
+    422: "`--help` of this verb explains what it takes.",
+}
 
 
 class CliError(Exception):
@@ -276,4 +286,7 @@ def _refusal(response: http.client.HTTPResponse) -> Refused:
         code = str(problem.get("type", "")).rsplit(":", 1)[-1]
     except (ValueError, KeyError, TypeError):
         detail, next_step, code = f"The server answered {response.status}.", "", ""
-    return Refused(detail, next_step=next_step, code=code, http_status=response.status)
+    default = NEXT_STEPS.get(
+        response.status, "Look again; `devaipod status` says how the server is."
+    )
+    return Refused(detail, next_step=next_step or default, code=code, http_status=response.status)

@@ -96,10 +96,10 @@ def main() -> None:
     if completion.VARIABLE in os.environ:
         completion.prepare()
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="devaipod", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of a pipe is gone (`devaipod ps | head -1`): nothing is wrong, and nothing more can be said.
+        # As `arrange.ReaderGone`, in the last flush.
         _forget_output()
         sys.exit(0)
     except KeyboardInterrupt:

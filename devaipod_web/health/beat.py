@@ -126,7 +126,7 @@ class Beats:
         self._named: list[Named] = [
             source.make(parts) for source in SOURCES if source.process in parts
         ]
-        self._introduced: set[str] = set()
+        self._said: dict[str, str] = {}
         self._restarts: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -155,6 +155,11 @@ class Beats:
         now = timezone.now()
         rows = [self._row(kept, now) for kept in self.kept.values()]
         await db.write(_store, self.process, rows, now)
+        health = {row.service: str(row.health) for row in rows}
+        if health != self._said:
+            # Pages that are open look again: the rail counts what is not well.
+            self._said = health
+            wake.wake_now(WOKEN)
 
     async def _name(self) -> None:
         found: dict[str, Service] = {}

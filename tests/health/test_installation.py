@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,8 +42,6 @@ def soon(place: Installation, name: str, wanted: str) -> None:
 
 
 def status(place: Installation) -> subprocess.CompletedProcess[str]:
-    import sys
-
     return subprocess.run(
         [sys.executable, "-m", "devaipod_web.cli.main", "status"],
         env=place.environment,
@@ -91,6 +90,31 @@ def test_gateway_and_supervisor_restart_under_a_run_and_nothing_is_lost(place: I
 def sidecars(place: Installation) -> int:
     found = {one["name"]: one for one in place.api("GET", "/services")}
     return int(found["gateway"]["facts"].get("sidecars", 0))
+
+
+def test_a_command_that_follows_a_run_outlives_the_servers_death(place: Installation):
+    words = ["run", "sample", "Explain the queue.\ndemo: sleep 8", "--json"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "devaipod_web.cli.main", *words],
+        env=place.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    lines: list[str] = []
+    while not any('"tool_call"' in line for line in lines):
+        lines.append(command.stdout.readline())
+        assert lines[-1], "the command ended"
+    place.kill9()
+    time.sleep(1)
+    place.start()
+    rest, complaints = command.communicate(timeout=150)
+    events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    assert command.returncode == 0, complaints
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["payload"].get("to") == "succeeded" or "review" in events[-1]["kind"]
+    assert "Connected again." in complaints
 
 
 def test_a_gateway_without_its_socket_takes_new_runs_again_after_a_restart(place: Installation):

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from asgiref.sync import sync_to_async
+from django.conf import settings as settings_of_django
 
 from devaipod_web import db, home
 from devaipod_web.health import queries
 from devaipod_web.health.beat import Beats
+from devaipod_web.health.errors import NotRestarted
 from devaipod_web.health.verbs import restart as restarting
 from devaipod_web.llm import vault
 from devaipod_web.llm.models import LlmCall, Provider
 from devaipod_web.parts import Gateway, Supervisor
 from tests.llm.provider import KEY
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
@@ -112,7 +119,7 @@ async def test_a_restart_that_goes_wrong_says_why_and_may_be_tried_again(manager
         path = home.gateway_socket()
         path.unlink()
         (path / "in-the-way").mkdir(parents=True)
-        with pytest.raises(restarting.NotRestarted) as caught:
+        with pytest.raises(NotRestarted) as caught:
             await restart("gateway", manager)
         assert "directory" in caught.value.message.lower()
         assert "gateway" in beats.kept
@@ -208,3 +215,41 @@ async def test_an_error_is_remembered_by_the_next_process(manager):
     async with process(Gateway()):
         after = await until("gateway", "ok")
         assert "is gone" in after.last_error
+
+
+#: A gateway in a process of its own, as `serve gateway` runs it.
+APART = """
+import asyncio, os
+os.environ["DJANGO_SETTINGS_MODULE"] = "devaipod_web.settings"
+import django
+django.setup()
+from devaipod_web.health.beat import Beats
+from devaipod_web.parts import Gateway
+
+async def main():
+    part = Gateway()
+    await part.start()
+    await Beats({"gateway": part}).run()
+
+asyncio.run(main())
+"""
+
+
+async def test_another_process_is_seen_restarted_and_missed_through_the_table_alone(manager):
+    database = settings_of_django.DATABASES["default"]["NAME"]
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("DEVAIPOD_TEST")},
+        "DATABASE_URL": f"sqlite://{database}",
+    }
+    other = subprocess.Popen([sys.executable, "-c", APART], env=env, cwd=ROOT)
+    try:
+        await until("gateway", "ok")
+        home.gateway_socket().unlink()
+        await until("gateway", "down")
+        assert (await restart("gateway", manager)).health == "ok"
+        assert home.gateway_socket().is_socket()
+    finally:
+        other.kill()
+        other.wait()
+    # Killed, it says no good-bye: its rows grow old.
+    assert "No process" in (await until("gateway", "down", seconds=30)).says

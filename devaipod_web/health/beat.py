@@ -141,7 +141,8 @@ class Beats:
                             due = time.monotonic() + BEAT_SECONDS
                             await self._name()
                             await self.write()
-                    except (DatabaseError, OSError):
+                    except Exception:
+                        # A database that stumbles, a source that breaks: the next beat tries again.
                         log.warning("services.not_written", exc_info=True)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_SECONDS):

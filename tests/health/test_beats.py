@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -241,7 +240,7 @@ async def test_another_process_is_seen_restarted_and_missed_through_the_table_al
         **{k: v for k, v in os.environ.items() if not k.startswith("DEVAIPOD_TEST")},
         "DATABASE_URL": f"sqlite://{database}",
     }
-    other = subprocess.Popen([sys.executable, "-c", APART], env=env, cwd=ROOT)
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", APART, env=env, cwd=ROOT)
     try:
         await until("gateway", "ok")
         home.gateway_socket().unlink()
@@ -250,6 +249,6 @@ async def test_another_process_is_seen_restarted_and_missed_through_the_table_al
         assert home.gateway_socket().is_socket()
     finally:
         other.kill()
-        other.wait()
+        await other.wait()
     # Killed, it says no good-bye: its rows grow old.
     assert "No process" in (await until("gateway", "down", seconds=30)).says

@@ -30,7 +30,7 @@ STATE_MARKS = {
     "unknown": ("○", "dim"),
     "done": ("✓", "green"),
 }
-FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM"})
+FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM", "FOUND", "LAST ERROR"})
 _CODES = {
     "dim": "2",
     "bold": "1",

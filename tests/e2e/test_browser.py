@@ -190,6 +190,11 @@ def test_a_service_that_breaks_is_seen_by_itself_and_restarted_by_a_click(
     expect(gateway).to_contain_text("down", timeout=20_000)
     expect(gateway).to_contain_text("is gone")
     expect(page.locator("#rail-nav")).to_contain_text("not well", timeout=20_000)
+    # The count in the rail is beyond a phone's edge, and must not widen the page.
+    before = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size(before)
     gateway.get_by_role("button", name="Restart Gateway").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Sidecars dial again")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from pathlib import Path
 
 from devaipod_web import home
 from devaipod_web.database import database_config
 
-BASE_DIR = Path(__file__).resolve().parent.parent
 #: Templates and static files: beside the package in a checkout, inside it in a wheel.
-ASSETS_DIR = BASE_DIR if (BASE_DIR / "templates").is_dir() else Path(__file__).resolve().parent
+ASSETS_DIR = home.assets()
 
 
 def _flag(name: str, default: bool = False) -> bool:
@@ -57,6 +55,7 @@ INSTALLED_APPS = [
     "devaipod_web.llm",
     "devaipod_web.reviews",
     "devaipod_web.webhooks",
+    "devaipod_web.health",
 ]
 
 MIDDLEWARE = [

@@ -30,9 +30,7 @@ T = TypeVar("T")
 THREADS = 16
 CONNECT_SECONDS = 5
 CALL_SECONDS = 60
-NEXT_STEP = (
-    "Start podman's API service: `make up`, or `podman system service --time=0 unix://PATH`."
-)
+NEXT_STEP = "Start podman's API service: `devaipod restart podman`, or `podman system service --time=0 unix://PATH`."
 
 
 class PodmanClient:

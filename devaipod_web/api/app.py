@@ -15,6 +15,7 @@ from devaipod_web.api import (
     retention,
     reviews,
     runs,
+    services,
     status,
     tokens,
     usage,
@@ -51,6 +52,8 @@ def openapi(request: HttpRequest) -> dict[str, Any]:
 
 
 api.add_router("/status", status.router)
+api.add_router("/services", services.router)
+api.add_router("", services.installation_router)
 api.add_router("/projects", api_projects.router)
 api.add_router("/providers", providers.router)
 api.add_router("/runs", runs.router)

@@ -37,6 +37,7 @@ WHY = {
 
 TAGS = {
     "status": "This installation and the caller.",
+    "services": "The control plane's own parts, and taking the whole into and out of work.",
     "projects": "Repositories that agents work on, and their settings.",
     "providers": "Where models are reached. Their keys go in and never come out.",
     "runs": "Tasks given to agents: launch, watch, unblock, stop.",

@@ -21,6 +21,7 @@ from ninja.errors import ValidationError as RequestInvalid
 
 from devaipod_web.accounts.errors import AccountError
 from devaipod_web.forges.errors import ForgeError
+from devaipod_web.health.errors import HealthError
 from devaipod_web.llm.providers import InvalidProvider, ProviderInUse
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.reviews.errors import ReviewError, TicksMissing
@@ -100,6 +101,7 @@ ROOTS: tuple[type[Exception], ...] = (
     InvalidProvider,
     ProviderInUse,
     WebhookError,
+    HealthError,
 )
 
 

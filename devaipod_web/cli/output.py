@@ -25,8 +25,13 @@ STATE_MARKS = {
     "promoted": ("✓", "green"),
     "rejected": ("■", "dim"),
     "delivered": ("✓", "green"),
+    "ok": ("✓", "green"),
+    "degraded": ("▲", "yellow"),
+    "down": ("■", "red"),
+    "unknown": ("○", "dim"),
+    "done": ("✓", "green"),
 }
-FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM"})
+FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM", "FOUND", "LAST ERROR"})
 _CODES = {
     "dim": "2",
     "bold": "1",
@@ -89,6 +94,23 @@ def note(text: str) -> None:
 def document(value: Any) -> None:
     """A result for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def ask_once(question: str, *, yes: bool) -> None:
+    """Ask a person before something that can't be undone. Raises CliError without a terminal, and Exit(1) on a no."""
+    if yes:
+        return
+    from devaipod_web.cli.client import CliError
+
+    if not sys.stdin.isatty():
+        raise CliError(
+            f"{question} There is no terminal to ask on.", next_step="Add --yes.", status=2
+        )
+    import typer
+
+    if not typer.confirm(question, err=True):
+        note("Nothing was done.")
+        raise typer.Exit(1)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:

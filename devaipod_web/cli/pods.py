@@ -81,7 +81,8 @@ def create(
 
 def _follow(client: Client, key: str, *, as_json: bool) -> int:
     """Print a command's output until its run has ended, and return the exit status of its outcome."""
-    from devaipod_web.cli.runs import DETACHED, OUTCOMES, print_line
+    from devaipod_web.cli.follow import DETACHED, OUTCOMES
+    from devaipod_web.cli.runs import print_line
 
     try:
         printed = ""

@@ -7,6 +7,7 @@ RunError
 ├── Taken                another run that has not ended has what was to be unique
 ├── NotYours             it is another person's, and the role is not enough for that
 ├── BackendSilent        what runs the containers does not answer
+├── Draining             the installation takes no new runs
 └── BadRequest           what was asked for contradicts itself
 """
 
@@ -47,6 +48,19 @@ class Taken(RunError):
     """Another run that has not ended has the label that was to be unique."""
 
     code = "already-exists"
+
+
+class Draining(RunError):
+    """The installation was taken out of work (`devaipod teardown`) and takes no new runs."""
+
+    code = "draining"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This installation takes no new runs: it was taken out of work.",
+            next_step="A manager takes it into work again: `devaipod setup`, or on the page Services.",
+        )
 
 
 class BadRequest(RunError):

@@ -55,6 +55,32 @@ def state_look(state: str) -> Look:
     return LOOKS.get(str(state), Look("grey", "○", str(state or "no runs")))
 
 
+HEALTH_LOOKS = {
+    "ok": Look("green", "✓", "ok"),
+    "degraded": Look("amber", "▲", "degraded"),
+    "down": Look("red", "■", "down"),
+    "unknown": Look("grey", "○", "unknown"),
+}
+RESULT_LOOKS = {
+    "ok": Look("green", "✓", "ok"),
+    "done": Look("green", "✓", "done"),
+    "waiting": Look("blue", "◑", "waiting"),
+    "failed": Look("red", "■", "failed"),
+}
+
+
+@register.filter
+def health_look(health: str) -> Look:
+    """A service's health as tone, shape and word."""
+    return HEALTH_LOOKS[str(health)]
+
+
+@register.filter
+def result_look(result: str) -> Look:
+    """What became of a step of setup or teardown, as tone, shape and word."""
+    return RESULT_LOOKS[str(result)]
+
+
 @register.filter
 def permission_tone(state: str) -> str:
     """The colour of what became of a permission request."""

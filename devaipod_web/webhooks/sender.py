@@ -47,7 +47,7 @@ class Sender:
     async def run(self, stop: asyncio.Event) -> None:
         """Send what is due, until `stop` is set; then let attempts end, and give back what did not."""
         self._poster = Poster(self._lookups)
-        service.running = True
+        service.running, service.started_at = True, timezone.now()
         log.info("webhooks.started", owner=self.owner)
         loop = asyncio.create_task(
             loops.forever("webhooks", self._rounds, failed=_note), name="webhooks"

@@ -11,6 +11,7 @@ class SenderStatus:
     """`lag_seconds` is for how long the oldest of the `due` deliveries has waited for its attempt; near 0 when all is well."""
 
     running: bool = False
+    started_at: datetime | None = None
     last_beat: datetime | None = None
     due: int = 0
     lag_seconds: float = 0.0

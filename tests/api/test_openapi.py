@@ -7,8 +7,8 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from django.conf import settings
 
+from devaipod_web import home
 from devaipod_web.accounts.permissions import ROUTES, Permission
 from devaipod_web.api.openapi import TAGS, document, text
 from devaipod_web.management.commands.openapi import PATH
@@ -24,7 +24,7 @@ OPERATIONS = {
 
 def test_the_committed_document_is_the_codes():
     assert PATH.read_text() == text(), (
-        f"{PATH.relative_to(settings.BASE_DIR)} is not what the code says: write it anew with `make openapi`, "
+        f"{PATH.relative_to(home.ROOT)} is not what the code says: write it anew with `make openapi`, "
         "look at the difference, and commit it."
     )
 

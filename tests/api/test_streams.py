@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -40,7 +41,7 @@ def alice(server, operator):
 class Reader(threading.Thread):
     """Reads a stream in a thread until it ends."""
 
-    def __init__(self, client: Client, path: str, **query: object) -> None:
+    def __init__(self, client: Client, path: str, **query: Any) -> None:
         super().__init__(daemon=True)
         self.client, self.path, self.query = client, path, query
         self.rows: list[dict] = []

@@ -252,6 +252,25 @@ def test_listing_needs_no_django(environment, operator):
     assert done.returncode == 0
 
 
+def test_a_list_costs_less_than_three_tenths_of_a_second_of_processor_time(
+    environment, operator, run
+):
+    """Wall time on a quiet machine is little more; processor time does not depend on who else is busy."""
+    spent = []
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "devaipod_web.cli.main", "ps"],
+            env=environment(operator),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        spent.append(usage.ru_utime + usage.ru_stime)
+    assert min(spent) < 0.3, spent
+
+
 def test_help_names_every_verb_with_a_sentence():
     result = devaipod("--help", env={**os.environ, "COLUMNS": "200"})
     for verb in [

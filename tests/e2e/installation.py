@@ -95,7 +95,7 @@ class Installation:
             "from devaipod_web.host import facts, podman_config, podman_service as service\n"
             "podman_config.write(facts.look()); service.ensure()"
         )
-        self.devaipod("setup")
+        self.devaipod("migrate")
 
     def start(self) -> None:
         """Start `devaipod serve` and wait until it answers."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from ninja import Schema
 
 from devaipod_web.api.schemas.common import doc
+from devaipod_web.api.schemas.services import Health, ServiceBrief
 
 
 class StatusOut(Schema):
@@ -32,3 +33,8 @@ class StatusOut(Schema):
         "2026-11-24T20:14:03.512Z",
     )
     supervisor_error: str = doc("What the supervisor last could not do, or empty.", "")
+    health: Health = doc("That of the service that is worst off.", "ok")
+    services: list[ServiceBrief] = doc("The control plane's own parts.", [])
+    draining_since: datetime | None = doc("Since when no new runs are taken, or null.", None)
+    disk_free_bytes: int = doc("Free bytes of the disk of DEVAIPOD_HOME.", 42_000_000_000)
+    disk_total_bytes: int = doc("All bytes of that disk.", 120_000_000_000)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from devaipod_web import home
 from devaipod_web.api.openapi import text
 
-PATH = Path(settings.BASE_DIR) / "docs" / "openapi.json"
+PATH = home.ROOT / "docs" / "openapi.json"
 
 
 class Command(BaseCommand):
@@ -21,4 +20,4 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the file and say where."""
         PATH.write_text(text())
-        self.stdout.write(f"{PATH.relative_to(settings.BASE_DIR)} is written")
+        self.stdout.write(f"{PATH.relative_to(home.ROOT)} is written")

@@ -9,11 +9,12 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
+from devaipod_web.health import drain
 from devaipod_web.llm import demo
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
-from devaipod_web.runs.errors import BadRequest
+from devaipod_web.runs.errors import BadRequest, Draining
 from devaipod_web.runs.models import Run
 from devaipod_web.runs.services import labels as labelling
 from devaipod_web.runs.services.command import Command, check_labels
@@ -51,7 +52,7 @@ def launch(
     What is not given is the project's. With `command` the run executes that, and its task is how a person would type it unless one is
     given. The same `idempotency_key` of the same owner returns the run that is there. Raises BadRequest with a sentence when
     the task is empty or too long, the project is archived, or a limit is out of its range; Taken when a run that has not ended
-    has the same text under the label `unique_label`.
+    has the same text under the label `unique_label`; and Draining while no new runs are taken.
     """
     if command is not None:
         task = task.strip() or command.text[:MAX_TASK_CHARACTERS]
@@ -66,6 +67,8 @@ def launch(
         known = _known(owner, idempotency_key)
         if known is not None:
             return known
+    if drain.since() is not None:
+        raise Draining
     chosen = provider or project.provider
     is_real = chosen is not None and chosen.kind != ProviderKind.DEMO
     try:

@@ -9,8 +9,9 @@ from django.db.models import F
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
+from devaipod_web.health import drain
 from devaipod_web.runs import events, untrusted
-from devaipod_web.runs.errors import BadRequest, NotNow
+from devaipod_web.runs.errors import BadRequest, Draining, NotNow
 from devaipod_web.runs.models import CommandState, Run, RunCommand, RunPod, Turn
 from devaipod_web.runs.services.commands import enqueue
 from devaipod_web.runs.services.transition import transition
@@ -28,7 +29,7 @@ def prompt(run: Run, by: User | None, text: str) -> Turn:
     `running`, any other ended run goes back to `queued` for a new attempt.
 
     Raises BadRequest when the text is empty or too long, or too many prompts wait already; NotNow for a run that executes a
-    command.
+    command; Draining when the run would need a new pod while no new runs are taken.
     """
     text = untrusted.text(text, MAX_PROMPT_CHARACTERS + 1).strip()
     if not text:
@@ -73,6 +74,8 @@ def _wake_up(run: Run) -> None:
             deadline_at=timezone.now() + timedelta(seconds=run.wall_seconds),
         )
         return
+    if drain.since() is not None:
+        raise Draining
     transition(
         run.pk,
         State.QUEUED,

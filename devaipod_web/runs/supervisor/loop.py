@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from devaipod_web import db, home, loops
+from devaipod_web.health import drain
 from devaipod_web.runs import retention, wake
 from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
@@ -52,6 +53,7 @@ class Supervisor:
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, until `stop` is set."""
         service.running, service.owner, service.backend = True, self.owner, self.backend.name
+        service.started_at, service.backend_error = timezone.now(), ""
         log.info("supervisor.started", owner=self.owner)
         tasks = [
             asyncio.create_task(self._forever("picture", self.picture.keep), name="picture"),
@@ -71,6 +73,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
             await self.followers.close()
+            service.driven.clear()
             for run_id in list(self.drivers):
                 await db.write(lease.release, run_id, self.owner)
             log.info("supervisor.stopped")
@@ -89,7 +92,7 @@ class Supervisor:
 
     async def round(self) -> None:
         """Fill the free places and see that every run that needs a driver has one."""
-        if await db.read(records.anyone_queued):
+        if await db.read(records.anyone_queued) and await db.read(drain.since) is None:
             for run_id, key in await db.write(records.admit, self.owner, settings.MAX_RUNS):
                 self._start(run_id, key)
         for run_id, key in await db.read(records.to_drive):

@@ -30,7 +30,6 @@ import structlog
 import uvicorn
 
 from devaipod_web import home, logging
-from pods.backend import ContainerBackend
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -232,6 +231,8 @@ def _run(service: str, *, host: str, port: int | None) -> int:
 
 
 async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str) -> int:
+    from devaipod_web.runs import backends
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -239,7 +240,6 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
     servers: list[_Server] = []
     tasks: dict[str, asyncio.Task[None]] = {}
     stop_supervisor = asyncio.Event()
-    backend: ContainerBackend | None = None
     try:
         if "gateway" in wanted:
             server = _gateway()
@@ -253,9 +253,8 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         if "supervisor" in wanted:
             from devaipod_web.runs.supervisor import supervise
 
-            backend = _backend()
             tasks["supervisor"] = asyncio.create_task(
-                supervise(backend, stop=stop_supervisor), name="supervisor"
+                supervise(backends.shared(), stop=stop_supervisor), name="supervisor"
             )
         url = _url(sock, host)
         _write_card(url)
@@ -268,8 +267,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         for server in servers:
             server.should_exit = True
         await _drain(tasks)
-        if backend is not None:
-            await backend.close()
+        await backends.close()
         home.serve_card().unlink(missing_ok=True)
         log.info("serve.down")
 
@@ -356,16 +354,6 @@ def _web() -> _Server:
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS // 2,
         )
-    )
-
-
-def _backend() -> ContainerBackend:
-    from pods.podman import PodmanBackend
-
-    return PodmanBackend(
-        home.podman_socket(),
-        installation=home.installation_id(),
-        volumes_dir=home.volumes_dir(),
     )
 
 

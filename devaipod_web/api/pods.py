@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from ninja import Query, Router, Schema
 
 from devaipod_web import db
 from devaipod_web.api import streams
 from devaipod_web.api.routing import operation, paged
-from devaipod_web.api.schemas import PodDetail, PodOut
-from devaipod_web.runs import logs, wake
+from devaipod_web.api.schemas import DiagnosisOut, PodDetail, PodOut
+from devaipod_web.runs import diagnosis, logs, wake
 from devaipod_web.runs.models import RunPod
 from pods.spec import AGENT
 
@@ -56,6 +56,27 @@ def pods_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[RunPod]
 def pod_get(request: HttpRequest, name: str) -> RunPod:
     """One pod: its steps, and what was kept when it ended."""
     return find(name)
+
+
+@operation(
+    router,
+    "GET",
+    "/{name}/diagnostics",
+    operation_id="pod_diagnostics",
+    response=DiagnosisOut,
+)
+def pod_diagnostics(request: HttpRequest, name: str) -> HttpResponse:
+    """What is wrong with a pod and what to do: its containers with their last lines, and findings.
+
+    Answers for a pod that runs, has exited or is gone; a container backend that does not answer is a finding.
+    """
+    pod = find(name)
+    return diagnosed(diagnosis.of_pod(pod.run, pod))
+
+
+def diagnosed(document: diagnosis.Document) -> HttpResponse:
+    """A diagnosis as JSON, written as it is: checking it against its schema took as long as asking podman (a test does)."""
+    return JsonResponse(document)
 
 
 class Window(Schema):

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 from ninja import Router
 
-from devaipod_web import home
 from devaipod_web.accounts.models import User
 from devaipod_web.api.auth import caller
 from devaipod_web.api.problems import Problem
 from devaipod_web.api.routing import operation
 from devaipod_web.api.schemas import RetentionItem
 from devaipod_web.reviews import audit
-from devaipod_web.runs import retention
+from devaipod_web.runs import backends, retention
 from pods.errors import BackendError
 
 router = Router(tags=["retention"])
@@ -38,7 +36,7 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
     if not items:
         return []
     try:
-        done = async_to_sync(_remove)(items)
+        done = backends.run(retention.apply(items, backends.shared()))
     except BackendError as error:
         raise Problem(
             503,
@@ -51,17 +49,3 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
         counts[item.what] = counts.get(item.what, 0) + 1
     audit.write(by, "retention.applied", detail=counts)
     return done
-
-
-async def _remove(items: list[retention.Item]) -> list[retention.Item]:
-    from pods.podman import PodmanBackend
-
-    backend = PodmanBackend(
-        home.podman_socket(),
-        installation=home.installation_id(),
-        volumes_dir=home.volumes_dir(),
-    )
-    try:
-        return await retention.apply(items, backend)
-    finally:
-        await backend.close()

@@ -6,17 +6,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Header, Query, Router, Schema
 from ninja.responses import Status
 
 from devaipod_web import db
 from devaipod_web.api import streams
 from devaipod_web.api.auth import caller
+from devaipod_web.api.pods import diagnosed
 from devaipod_web.api.problems import Problem
 from devaipod_web.api.routing import operation, paged
 from devaipod_web.api.schemas import (
     AnswerIn,
+    DiagnosisOut,
     PermissionOut,
     PromptIn,
     RunBrief,
@@ -27,7 +29,7 @@ from devaipod_web.api.schemas import (
 )
 from devaipod_web.llm.models import Provider
 from devaipod_web.projects.models import Project
-from devaipod_web.runs import events, queries, wake
+from devaipod_web.runs import diagnosis, events, queries, wake
 from devaipod_web.runs.models import PermissionRequest, Run, RunEvent, Turn
 from devaipod_web.runs.services import permissions
 from devaipod_web.runs.services.launch import launch
@@ -134,6 +136,27 @@ def run_create(
 def run_get(request: HttpRequest, key: str) -> Run:
     """One run with everything, its open permission requests among it."""
     return find(key)
+
+
+class OfAttempt(Schema):
+    """Which attempt of the run; without it the present one."""
+
+    attempt: int | None = None
+
+
+@operation(
+    router,
+    "GET",
+    "/{key}/diagnostics",
+    operation_id="run_diagnostics",
+    response=DiagnosisOut,
+)
+def run_diagnostics(request: HttpRequest, key: str, which: Query[OfAttempt]) -> HttpResponse:
+    """What is wrong with a run and what to do: the diagnosis of its pod, or of the run alone while it has none."""
+    run = find(key)
+    if which.attempt is not None and not run.pods.filter(attempt=which.attempt).exists():
+        raise Http404(f"The run has no attempt {which.attempt}.")
+    return diagnosed(diagnosis.of_run(run, which.attempt))
 
 
 @operation(router, "POST", "/{key}/prompt", operation_id="run_prompt", response={202: TurnOut})

@@ -162,6 +162,7 @@ class RunBrief(Schema):
     owner: str
     state: str
     reason: str
+    finding_code: str
     waits_for: str
     step: str
     agent: str
@@ -322,6 +323,49 @@ class PodDetail(PodOut):
     @staticmethod
     def resolve_containers(obj: RunPod) -> list[str]:
         return [container for pod, container in logs.containers(obj.run.key) if pod == obj.name]
+
+
+class ContainerDiagnosisOut(Schema):
+    """A container of a diagnosis. `state` is created, running, exited, unknown or gone; `health` empty without a health check."""
+
+    name: str
+    state: str
+    exit_code: int | None
+    oom_killed: bool
+    health: str
+    health_said: str
+    error: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    image: str
+    logs: list[str]
+
+
+class FindingOut(Schema):
+    """Something to know: a stable code, a severity (error, warning, info), what the cause is, and what to do."""
+
+    code: str
+    severity: str
+    message: str
+    next_step: str
+    container: str
+
+
+class DiagnosisOut(Schema):
+    """The diagnosis of a run's pod, alive or gone; without a pod its fields are null. Secrets are masked.
+
+    `state` is starting, running, degraded, exited, gone, or unknown when the backend does not answer.
+    """
+
+    run: str
+    run_state: str
+    attempt: int | None
+    name: str | None
+    state: str | None
+    created_at: datetime | None
+    backend: str | None
+    containers: list[ContainerDiagnosisOut]
+    findings: list[FindingOut]
 
 
 class PromotionOut(Schema):

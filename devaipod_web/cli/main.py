@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from devaipod_web.cli import demo, reviews, runs, server, tokens
+from devaipod_web.cli import debug, demo, reviews, runs, server, tokens
 from devaipod_web.cli.client import CliError
 from devaipod_web.cli.output import note
 
@@ -28,6 +28,7 @@ for verb in (
     runs.prompt,
     runs.answer,
     runs.stop,
+    debug.debug,
     reviews.promote,
     reviews.reject,
     demo.demo,

@@ -230,6 +230,21 @@ def test_every_finding_of_the_doctor_is_on_its_page_and_no_other():
     assert finding_codes() == set(rows("run/doctor.md")) - {"code"}
 
 
+def test_every_finding_of_a_diagnosis_is_on_its_page_with_its_severity_and_no_other():
+    from pods.findings import CODES
+
+    listed = {
+        code: cells
+        for code, cells in rows("run/diagnostics.md").items()
+        if code in coded("run/diagnostics.md")
+    }
+    assert set(listed) == set(CODES)
+    for code, row in CODES.items():
+        severity, means, step = listed[code]
+        assert severity == str(row.severity), code
+        assert means and step, code
+
+
 # --- links --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devaipod_web.runs.states import State
-from devaipod_web.runs.supervisor.diagnose import why_agent_ended
 from devaipod_web.runs.supervisor.watch import Facts, What, decide
 from pods.spec import ContainerState, Phase, PodState
 
@@ -94,31 +93,3 @@ ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
 )
 def test_what_is_done_about_a_run_at_work(facts, seen, what):
     assert decide(facts, seen) is what
-
-
-def ended(code, **more):
-    return ContainerState("agent", "id", Phase.EXITED, "img:1", exit_code=code, **more)
-
-
-@pytest.mark.parametrize(
-    ("state", "says", "step"),
-    [
-        (ended(42), "program `opencode` is not in image img:1 (exit code 42)", "another image"),
-        (ended(137, oom_killed=True), "more memory than it may (2.0 GiB", "memory limit"),
-        (ended(137), "was killed (exit code 137)", "again"),
-        (ended(1), "exit code 1). Its last words: boom", "log"),
-        (ended(0), "although it did not fail", "log"),
-        (ended(139), "crashed", "log"),
-        (ended(43), "lifecycle", "mend"),
-    ],
-)
-def test_why_an_agent_ended_is_said_with_what_to_do(state, says, step):
-    reason, next_step = why_agent_ended(
-        state,
-        program="opencode",
-        memory_bytes=2 * 1024**3,
-        lines=["", "boom"],
-        codes={43: ("A lifecycle command failed.", "mend it")},
-    )
-    assert says in reason
-    assert step in next_step

@@ -70,7 +70,7 @@ def launch(
             events.record(
                 run,
                 events.Kind.STATE,
-                {"from": "", "to": State.QUEUED, "reason": "", "next_step": ""},
+                {"from": "", "to": State.QUEUED, "reason": "", "next_step": "", "finding": ""},
             )
             add_turn(run, owner, task)
     except IntegrityError:

@@ -12,7 +12,6 @@ import structlog
 import uvicorn
 
 from devaipod_web import home
-from pods.backend import ContainerBackend
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -201,25 +200,14 @@ class Supervisor(Part):
     def __init__(self) -> None:
         super().__init__()
         self._end = asyncio.Event()
-        self._backend: ContainerBackend | None = None
 
     async def _start(self) -> None:
+        from devaipod_web.runs import backends
         from devaipod_web.runs.supervisor import supervise
-        from pods.podman import PodmanBackend
 
         self._end = asyncio.Event()
-        self._backend = PodmanBackend(
-            home.podman_socket(),
-            installation=home.installation_id(),
-            volumes_dir=home.volumes_dir(),
-        )
-        self._run(asyncio.create_task(supervise(self._backend, stop=self._end), name="supervisor"))
-
-    async def _stop(self) -> None:
-        await super()._stop()
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            await backend.close()
+        backend = backends.shared()
+        self._run(asyncio.create_task(supervise(backend, stop=self._end), name="supervisor"))
 
     def _tell_to_end(self) -> None:
         self._end.set()

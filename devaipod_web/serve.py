@@ -230,7 +230,7 @@ def _run(service: str, *, host: str, port: int | None) -> int:
 
 
 async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str) -> int:
-    from devaipod_web.runs import relay
+    from devaipod_web.runs import backends, relay
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -265,6 +265,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
             *(part.stop() for part in parts.values()),
             return_exceptions=True,
         )
+        await backends.close()
         await _drain()
         if sock is not None:
             home.serve_card().unlink(missing_ok=True)

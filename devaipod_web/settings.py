@@ -158,6 +158,7 @@ PERMISSION_TIMEOUT = timedelta(seconds=_number("DEVAIPOD_PERMISSION_TIMEOUT_SECO
 #: Wall time of a run unless its project or the launch says less.
 DEFAULT_WALL_SECONDS = _number("DEVAIPOD_WALL_SECONDS", 7200)
 #: A running run without any event for this long is named stuck.
+HEALTH_SECONDS = _number("DEVAIPOD_HEALTH_SECONDS", 20)
 STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.
 MAX_ATTEMPTS = _number("DEVAIPOD_MAX_ATTEMPTS", 3)

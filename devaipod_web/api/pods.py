@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Field, Query, Router, Schema
 from ninja.responses import Status
 
@@ -16,11 +16,11 @@ from devaipod_web.api import streams
 from devaipod_web.api.auth import caller
 from devaipod_web.api.reach import nothing
 from devaipod_web.api.routing import Order, operation, paged
-from devaipod_web.api.runs import command_of, launched
+from devaipod_web.api.runs import command_of, diagnosed, launched
 from devaipod_web.api.schemas.common import MAX_CURSOR
-from devaipod_web.api.schemas.pods import LogLineOut, PodDetail, PodOut
+from devaipod_web.api.schemas.pods import DiagnosisOut, LogLineOut, PodDetail, PodOut
 from devaipod_web.api.schemas.runs import PodIn, PodMade, StopIn
-from devaipod_web.runs import logs, wake
+from devaipod_web.runs import diagnosis, logs, wake
 from devaipod_web.runs.models import RunPod
 from devaipod_web.runs.services.destroy import destroy_pod, stop_pod
 from pods.spec import AGENT
@@ -155,6 +155,24 @@ def pod_get(request: HttpRequest, name: str) -> RunPod:
     Its steps, and what was kept when it ended.
     """
     return find(name)
+
+
+@operation(
+    router,
+    "GET",
+    "/{name}/diagnostics",
+    operation_id="pod_diagnostics",
+    response=DiagnosisOut,
+)
+def pod_diagnostics(request: HttpRequest, name: str) -> HttpResponse:
+    """What is wrong with a pod and what to do.
+
+    Its containers with their last lines, and findings.
+
+    Answers for a pod that runs, has exited or is gone; a container backend that does not answer is a finding.
+    """
+    pod = find(name)
+    return diagnosed(diagnosis.of_pod(pod.run, pod))
 
 
 class Window(Schema):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 from ninja import Router
 
@@ -50,7 +49,7 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
     if not items:
         return []
     try:
-        done = async_to_sync(_remove)(items)
+        done = backends.run(retention.apply(items, backends.shared()))
     except BackendError as error:
         raise Problem(
             503,
@@ -63,8 +62,3 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
         counts[item.what] = counts.get(item.what, 0) + 1
     audit.write(by, "retention.applied", detail=counts)
     return done
-
-
-async def _remove(items: list[retention.Item]) -> list[retention.Item]:
-    async with backends.opened() as backend:
-        return await retention.apply(items, backend)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from django.db.models import Case, DurationField, ExpressionWrapper, F, QuerySet, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from ninja import Field, Query, Router, Schema
 from ninja.responses import Status
 
@@ -22,6 +22,7 @@ from devaipod_web.api.problems import Problem
 from devaipod_web.api.reach import nothing
 from devaipod_web.api.routing import Order, operation, paged
 from devaipod_web.api.schemas.common import MAX_CURSOR, RunState
+from devaipod_web.api.schemas.pods import DiagnosisOut
 from devaipod_web.api.schemas.runs import (
     AnswerIn,
     EventOut,
@@ -40,7 +41,7 @@ from devaipod_web.api.schemas.runs import (
 )
 from devaipod_web.llm.models import Provider
 from devaipod_web.projects.models import Project
-from devaipod_web.runs import events, queries, wake
+from devaipod_web.runs import diagnosis, events, queries, wake
 from devaipod_web.runs.models import PermissionRequest, Run, RunEvent, Turn
 from devaipod_web.runs.services import labels, permissions
 from devaipod_web.runs.services.command import Command
@@ -235,6 +236,33 @@ def run_delete(request: HttpRequest, key: str) -> Any:
     """
     delete(find(key), caller(request))
     return Status(204, None)
+
+
+class OfAttempt(Schema):
+    """Which attempt."""
+
+    attempt: int | None = Field(
+        None, ge=1, le=MAX_CURSOR, description="The attempt; without it the present one."
+    )
+
+
+def diagnosed(document: diagnosis.Document) -> HttpResponse:
+    """A diagnosis as JSON, written as it is: checking it against its schema took as long as asking podman (a test does)."""
+    return JsonResponse(document)
+
+
+@operation(
+    router, "GET", "/{key}/diagnostics", operation_id="run_diagnostics", response=DiagnosisOut
+)
+def run_diagnostics(request: HttpRequest, key: str, which: Query[OfAttempt]) -> HttpResponse:
+    """What is wrong with a run and what to do.
+
+    The diagnosis of its pod, or of the run alone while it has none.
+    """
+    run = find(key)
+    if which.attempt is not None and not run.pods.filter(attempt=which.attempt).exists():
+        raise nothing("attempt", str(which.attempt))
+    return diagnosed(diagnosis.of_run(run, which.attempt))
 
 
 @operation(

@@ -15,6 +15,7 @@ from devaipod_web import __version__
 from devaipod_web.cli import (
     arrange,
     completion,
+    debug,
     demo,
     gc_session,
     installation,
@@ -67,6 +68,7 @@ for verb in (
     runs.stop,
     runs.rm,
     reviews.diff,
+    debug.debug,
     reviews.promote,
     reviews.reject,
     installation.setup,

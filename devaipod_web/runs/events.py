@@ -28,7 +28,7 @@ INLINE_BYTES = 64 * 1024
 class Kind:
     """Kinds of the control plane's own events. Those of a sidecar are `pods.sidecar.protocol.EventKind`."""
 
-    STATE = "run.state"  # {from, to, reason, next_step, cause?}
+    STATE = "run.state"  # {from, to, reason, next_step, finding, cause?}
     STEP = (
         "run.step"  # {step, text, seconds?} of starting: queued, mirror, image, pod, clone, agent
     )

@@ -49,6 +49,11 @@ class Run(models.Model):
         max_length=1000, blank=True, help_text="Why it is in this state, in a sentence."
     )
     next_step = models.CharField(max_length=500, blank=True)
+    finding_code = models.CharField(
+        max_length=40,
+        blank=True,
+        help_text="The finding (pods.findings) whose sentences `reason` and `next_step` are.",
+    )
     waits_for = models.CharField(
         max_length=300, blank=True, help_text="What a stuck or waiting run waits for."
     )

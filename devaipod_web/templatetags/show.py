@@ -16,6 +16,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from devaipod_web.runs import markdown, tools
+from devaipod_web.runs.models import Run
+from devaipod_web.runs.states import State
 from pods.agents import PROFILES
 
 register = template.Library()
@@ -67,6 +69,16 @@ RESULT_LOOKS = {
     "waiting": Look("blue", "◑", "waiting"),
     "failed": Look("red", "■", "failed"),
 }
+SEVERITIES = {"error": ("red", "■"), "warning": ("amber", "▲"), "info": ("blue", "●")}
+#: The state of a pod as a diagnosis says it.
+POD_STATES = {
+    "running": ("blue", "●"),
+    "starting": ("blue", "◑"),
+    "degraded": ("amber", "▲"),
+    "exited": ("grey", "■"),
+    "gone": ("grey", "○"),
+    "unknown": ("red", "▲"),
+}
 
 
 @register.filter
@@ -79,6 +91,48 @@ def health_look(health: str) -> Look:
 def result_look(result: str) -> Look:
     """What became of a step of setup or teardown, as tone, shape and word."""
     return RESULT_LOOKS[str(result)]
+
+
+@register.filter
+def severity_tone(severity: str) -> str:
+    """The colour of a finding."""
+    return SEVERITIES.get(severity, ("grey", ""))[0]
+
+
+@register.filter
+def severity_shape(severity: str) -> str:
+    """The shape of a finding."""
+    return SEVERITIES.get(severity, ("", "●"))[1]
+
+
+@register.filter
+def pod_tone(state: str | None) -> str:
+    """The colour of a pod's state."""
+    return POD_STATES.get(str(state), ("grey", ""))[0]
+
+
+@register.filter
+def pod_shape(state: str | None) -> str:
+    """The shape of a pod's state."""
+    return POD_STATES.get(str(state), ("", "○"))[1]
+
+
+@register.filter
+def health_tone(health: str) -> str:
+    """The colour of a health check's result."""
+    return {"healthy": "green", "unhealthy": "red"}.get(health, "grey")
+
+
+@register.filter
+def finding_tone(run: Run) -> str:
+    """The colour of what a run says is wrong: red when it has failed, amber while it goes on or when it went well in spite of it."""
+    return "red" if run.state in (State.FAILED, State.TIMED_OUT) else "amber"
+
+
+@register.filter
+def finding_shape(run: Run) -> str:
+    """The shape that goes with `finding_tone`."""
+    return "■" if finding_tone(run) == "red" else "▲"
 
 
 @register.filter

@@ -243,6 +243,21 @@ def test_every_service_health_and_step_is_on_the_page_of_services():
     assert {*Health.values, *Result} <= listed
 
 
+def test_every_finding_of_a_diagnosis_is_on_its_page_with_its_severity_and_no_other():
+    from pods.findings import CODES
+
+    listed = {
+        code: cells
+        for code, cells in rows("run/diagnostics.md").items()
+        if code in coded("run/diagnostics.md")
+    }
+    assert set(listed) == set(CODES)
+    for code, row in CODES.items():
+        severity, means, step = listed[code]
+        assert severity == str(row.severity), code
+        assert means and step, code
+
+
 # --- links --------------------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,6 @@ from devaipod_web.cli.main import app
 from tests.docs.test_docs import page, verbs
 
 #: Named by the table and being built elsewhere: to be emptied when they are there.
-OPERATIONS_TO_COME = {"setup", "teardown", "services_list", "service_restart", "pod_exec"}
-VERBS_TO_COME = {"status", "teardown", "services", "restart", "attach"}
-
 NAMES = [
     *("Setup", "Status", "Teardown", "ListServices", "RestartService", "RunAgent"),
     *("CreateAgentPod", "ListAgentPods", "AttachAgentPod", "StreamAgentLogs", "StopAgentPod"),
@@ -41,13 +38,13 @@ def test_every_operation_of_the_design_is_in_the_table_once() -> None:
 
 def test_every_operation_is_in_the_openapi_document() -> None:
     missing = {verb.operation for verb in VERBS} - operations()
-    assert missing == OPERATIONS_TO_COME
+    assert not missing
 
 
 def test_every_verb_is_in_the_command() -> None:
     assert typer.main.get_command(app) is not None
     missing = {verb.cli for verb in VERBS} - {verb.removeprefix("devaipod ") for verb in verbs()}
-    assert missing == VERBS_TO_COME
+    assert not missing
 
 
 def test_the_docs_show_the_table() -> None:

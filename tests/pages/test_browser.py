@@ -23,6 +23,8 @@ from devaipod_web.asgi import application
 from devaipod_web.projects.models import Project
 from devaipod_web.runs.models import PermissionRequest, PermissionState
 from devaipod_web.runs.services.launch import launch
+from devaipod_web.runs.supervisor import records
+from pods.findings import finding
 from tests.pages.conftest import begun
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -152,6 +154,17 @@ def test_the_palette_reaches_pages_and_finds_runs(opened, working):
     page.wait_for_url(f"**/runs/{working.run.key}/")
 
 
+def test_a_diagnosis_is_copied_and_keeps_up(opened, working):
+    page = opened(reverse("run_diagnostics", args=[working.run.key]))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator(".toast")).to_contain_text("The text is copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert f"Run {working.run.key} (running)" in copied
+    records.fail(working.run.pk, finding("acp-refused", "The agent opened no session: no."))
+    expect(page.locator("#diagnostics")).to_contain_text("The agent opened no session: no.")
+
+
 def test_the_theme_switches_without_a_new_page(opened):
     page = opened("/")
     page.get_by_role("button", name="Dark").click()
@@ -195,6 +208,7 @@ def test_axe_finds_nothing_and_nothing_overflows(opened, working, theme):
         f"{run}logs/",
         f"{run}changes/",
         f"{run}access/",
+        f"{run}diagnostics/",
         "/runs/new/",
         "/runs/new/?agent=command",
         "/help/",

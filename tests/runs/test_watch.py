@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devaipod_web.runs.states import State
-from devaipod_web.runs.supervisor.diagnose import why_agent_ended, why_command_ended
 from devaipod_web.runs.supervisor.watch import Facts, What, decide
 from pods.spec import ContainerState, Phase, PodState
 
@@ -111,50 +110,3 @@ COMMAND_ENDED = replace(ENDED, is_command=True, turn_staged=True)
 )
 def test_what_is_done_about_a_run_at_work(facts, seen, what):
     assert decide(facts, seen) is what
-
-
-def ended(code, **more):
-    return ContainerState("agent", "id", Phase.EXITED, "img:1", exit_code=code, **more)
-
-
-@pytest.mark.parametrize(
-    ("state", "says", "step"),
-    [
-        (ended(42), "program `opencode` is not in image img:1 (exit code 42)", "another image"),
-        (ended(137, oom_killed=True), "more memory than it may (2.0 GiB", "memory limit"),
-        (ended(137), "was killed (exit code 137)", "again"),
-        (ended(1), "exit code 1). Its last words: boom", "log"),
-        (ended(0), "although it did not fail", "log"),
-        (ended(139), "crashed", "log"),
-        (ended(43), "lifecycle", "mend"),
-    ],
-)
-def test_why_an_agent_ended_is_said_with_what_to_do(state, says, step):
-    reason, next_step = why_agent_ended(
-        state,
-        program="opencode",
-        memory_bytes=2 * 1024**3,
-        lines=["", "boom"],
-        codes={43: ("A lifecycle command failed.", "mend it")},
-    )
-    assert says in reason
-    assert step in next_step
-
-
-@pytest.mark.parametrize(
-    ("code", "oom", "said"),
-    [
-        (3, False, "The command ended with exit code 3. Its last words: no / such / thing"),
-        (130, False, "exit code 130 by SIGINT."),
-        (137, False, "exit code 137 by SIGKILL."),
-        (137, True, "used more memory than it may (2.0 GiB; exit code 137)"),
-        (255, False, "exit code 255."),
-        (None, False, "its exit code is not known"),
-    ],
-)
-def test_why_a_command_ended(code, oom, said):
-    state = ContainerState("a", "agent", Phase.EXITED, "img", exit_code=code, oom_killed=oom)
-    lines = ["more", "no", "such", "thing"]
-    reason, next_step = why_command_ended(code, state, memory_bytes=2 * 1024**3, lines=lines)
-    assert said in reason
-    assert next_step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from ninja import Schema
 
@@ -68,3 +68,50 @@ class LogLineOut(Schema):
     )
     partial: bool = doc("Whether the line goes on in the next record.", False)
     gap: bool = doc("Whether lines before it were discarded by the container's log limit.", False)
+
+
+class ContainerDiagnosisOut(Schema):
+    """A container of a diagnosis."""
+
+    name: str = doc("The container's name.", "agent")
+    state: str = doc("created, running, exited, unknown or gone.", "exited")
+    exit_code: int | None = doc("Its exit code, once it has exited.", 42)
+    oom_killed: bool = doc("Whether it was killed because it used too much memory.", False)
+    health: str = doc("What its health check last said; empty without one.", "")
+    health_said: str = doc("The health check's output.", "")
+    error: str = doc("What the backend could not do with it.", "")
+    started_at: datetime | None = doc("When it started, RFC 3339, or null.", WHEN)
+    finished_at: datetime | None = doc("When it exited, or null.", WHEN)
+    image: str = doc("Its image.", "localhost/devaipod-agent:dev")
+    logs: list[str] = doc(
+        "Its last 50 lines. They come from the container.", ["opencode: not found"]
+    )
+
+
+class FindingOut(Schema):
+    """Something to know."""
+
+    code: str = doc("What was found: stable.", "agent-missing")
+    severity: Literal["error", "warning", "info"] = doc("How bad it is.", "error")
+    message: str = doc(
+        "The cause, in a sentence.", "The agent's program `opencode` is not in image X."
+    )
+    next_step: str = doc("What to do about it, or empty.", "Choose another image or agent.")
+    container: str = doc("The container that it is about, or empty.", "agent")
+
+
+class DiagnosisOut(Schema):
+    """The diagnosis of a run's pod, alive or gone. Secrets are masked."""
+
+    run: str = doc("The key of the run.", "b7kq2mx4dz")
+    run_state: str = doc("Where the run is.", "failed")
+    attempt: int | None = doc("Which attempt the pod is; null without a pod.", 1)
+    name: str | None = doc("The pod's name, or null.", "devaipod-payments-b7kq2mx4dz-1")
+    state: str | None = doc(
+        "starting, running, degraded, exited, gone, or unknown when the backend does not answer.",
+        "exited",
+    )
+    created_at: datetime | None = doc("When the pod was made.", WHEN)
+    backend: str | None = doc("Where it runs.", "podman")
+    containers: list[ContainerDiagnosisOut] = doc("Its containers.", [])
+    findings: list[FindingOut] = doc("What was found, the worst first.", [])

@@ -102,6 +102,7 @@ class RunBrief(Schema):
     owner: str = doc("Who asked for it: a name for signing in.", "alice")
     state: RunState = doc("Where it is.", "running")
     reason: str = doc("Why it is in this state, in a sentence; may be empty.", "")
+    finding_code: str = doc("The finding whose sentence the reason is, or empty.", "")
     waits_for: str = doc("What a waiting or stuck run waits for.", "")
     step: str = doc("The step of starting: mirror, image, pod, …", "")
     agent: str = doc("The agent profile.", "opencode")

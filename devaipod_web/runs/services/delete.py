@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import time
 from pathlib import Path
@@ -85,7 +84,7 @@ def _remove_volumes_and_logs(run: Run) -> None:
     had_volumes = still_ended.filter(volumes_pruned_at=None, attempts__gt=0)
     if had_volumes.exists():
         try:
-            asyncio.run(_remove_volumes(run.key))
+            backends.run(_remove_volumes(run.key))
         except BackendError as error:
             raise BackendSilent(
                 f"The run's volumes could not be removed: {error}",
@@ -97,9 +96,8 @@ def _remove_volumes_and_logs(run: Run) -> None:
 
 async def _remove_volumes(run_key: str) -> None:
     installation = home.installation_id()
-    async with backends.opened() as backend:
-        for kind in retention.RUN_VOLUMES:
-            await backend.remove_volume(volume_name(installation, run_key, kind))
+    for kind in retention.RUN_VOLUMES:
+        await backends.shared().remove_volume(volume_name(installation, run_key, kind))
 
 
 def _remove_rows(run: Run, by: User) -> None:

@@ -95,7 +95,7 @@ def launch(
             events.record(
                 run,
                 events.Kind.STATE,
-                {"from": "", "to": State.QUEUED, "reason": "", "next_step": ""},
+                {"from": "", "to": State.QUEUED, "reason": "", "next_step": "", "finding": ""},
             )
             add_turn(run, owner, task)
             if command is not None and command.overruled:

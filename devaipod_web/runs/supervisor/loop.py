@@ -19,6 +19,7 @@ from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
 from devaipod_web.runs.supervisor.driver import Driver, Shared
 from devaipod_web.runs.supervisor.followers import Followers
+from devaipod_web.runs.supervisor.health import HealthChecks
 from devaipod_web.runs.supervisor.picture import Picture
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.supervisor.sweep import sweep
@@ -47,6 +48,7 @@ class Supervisor:
         self.owner = owner or lease.owner_id()
         self.picture = Picture(backend, self.installation)
         self.followers = Followers(backend)
+        self.health = HealthChecks(backend, self.picture)
         self.shared = Shared(backend, self.picture, self.followers, self.installation)
         self.drivers: dict[int, asyncio.Task[None]] = {}
 
@@ -61,6 +63,7 @@ class Supervisor:
             asyncio.create_task(self._forever("drivers", self._rounds), name="drivers"),
             self._every("leases", lease.RENEW_SECONDS, self._renew),
             self._every("permissions", EXPIRE_SECONDS, self._expire),
+            self._every("health", settings.HEALTH_SECONDS, self.health.round),
             self._every("sweep", SWEEP_SECONDS, self._sweep),
             self._every("retention", RETENTION_SECONDS, self._retain, RETENTION_FIRST_SECONDS),
         ]
@@ -118,6 +121,7 @@ class Supervisor:
             # Not at once again: whatever it was, it would be the same.
             await asyncio.sleep(BEAT_SECONDS)
         service.driven.discard(key)
+        self.followers.forget(run_id)
         await db.write(lease.release, run_id, self.owner)
         self.drivers.pop(run_id, None)
         wake.wake_now(key)

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from devaipod_web.accounts.permissions import ORDER, Role, role_of
+from devaipod_web.accounts.permissions import LEAST_ROLE, ORDER, Permission, Role, role_of
 from devaipod_web.runs import overview
 
 THEME_COOKIE = "devaipod_theme"
@@ -44,6 +44,11 @@ class Frame:
     def may_launch(self) -> bool:
         """Launch, prompt, answer, stop."""
         return self._at_least(Role.OPERATOR)
+
+    @property
+    def may_attach(self) -> bool:
+        """Have a terminal in a pod."""
+        return self._at_least(LEAST_ROLE[Permission.ATTACH])
 
     @property
     def may_review(self) -> bool:

@@ -157,6 +157,9 @@ DEFAULT_WALL_SECONDS = _number("DEVAIPOD_WALL_SECONDS", 7200)
 STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.
 MAX_ATTEMPTS = _number("DEVAIPOD_MAX_ATTEMPTS", 3)
+#: Terminals that one pod may have at once, and how long one may stand without a byte either way.
+MAX_TERMINALS = _number("DEVAIPOD_MAX_TERMINALS", 4)
+TERMINAL_IDLE = timedelta(seconds=_number("DEVAIPOD_TERMINAL_IDLE_SECONDS", 1800))
 KEEP_LOGS = timedelta(days=_number("DEVAIPOD_KEEP_LOGS_DAYS", 30))
 KEEP_VOLUMES = timedelta(days=_number("DEVAIPOD_KEEP_VOLUMES_DAYS", 7))
 #: Images of a run when neither project nor devcontainer.json names one, and of every sidecar.

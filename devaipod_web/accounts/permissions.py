@@ -33,6 +33,7 @@ class Permission(StrEnum):
     SELF = "self"  # anyone signed in, about themselves
     VIEW = "view"
     LAUNCH = "launch"  # launch, prompt, answer, stop
+    ATTACH = "attach"  # a terminal in a pod's agent container
     REVIEW = "review"  # comment, reject, promote
     MANAGE = "manage"  # projects, providers, people, tokens of others
 
@@ -40,6 +41,7 @@ class Permission(StrEnum):
 LEAST_ROLE: dict[Permission, Role] = {
     Permission.VIEW: Role.VIEWER,
     Permission.LAUNCH: Role.OPERATOR,
+    Permission.ATTACH: Role.OPERATOR,
     Permission.REVIEW: Role.REVIEWER,
     Permission.MANAGE: Role.MANAGER,
 }
@@ -68,6 +70,8 @@ ROUTES: dict[str, Permission] = {
     "run_transcript": Permission.VIEW,
     "run_changes": Permission.VIEW,
     "run_logs": Permission.VIEW,
+    "run_terminal": Permission.ATTACH,
+    "run_terminal_live": Permission.ATTACH,
     "run_access": Permission.VIEW,
     "run_prompt": Permission.LAUNCH,
     "run_stop": Permission.LAUNCH,
@@ -134,6 +138,7 @@ ROUTES: dict[str, Permission] = {
     "ws:run": Permission.VIEW,
     "ws:logs": Permission.VIEW,
     "ws:wakes": Permission.VIEW,
+    "ws:exec": Permission.ATTACH,
 }
 
 

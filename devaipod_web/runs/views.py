@@ -257,6 +257,24 @@ def _older_lines(request: HttpRequest, found: Run) -> HttpResponse:
 
 
 @require_GET
+def run_terminal(request: HttpRequest, key: str) -> HttpResponse:
+    """A terminal in the run's pod, for those who may attach."""
+    found = _find(key)
+    context = {**_frame(request, found, "terminal"), "pod": queries.pod_to_enter(found)}
+    return render(request, "runs/terminal.html", context)
+
+
+@require_GET
+def run_terminal_live(request: HttpRequest, key: str) -> HttpResponse:
+    """The pod that can be attached to, when it is no more `?pod=`; 204 when it is."""
+    found = _find(key)
+    pod = queries.pod_to_enter(found)
+    if request.GET.get("pod", "") == (pod.name if pod else ""):
+        return HttpResponse(status=204)
+    return render(request, "runs/_terminal_pod.html", {"run": found, "pod": pod})
+
+
+@require_GET
 def run_access(request: HttpRequest, key: str) -> HttpResponse:
     """What the run reached and what was refused."""
     found = _find(key)

@@ -1,16 +1,18 @@
-// A document for xterm.js (its option `documentOverride`) whose styles pass our Content-Security-Policy.
+// Lets xterm.js style itself under our strict Content-Security-Policy.
 //
-// xterm.js writes its theme into <style> elements and colours into `style` attributes; `style-src 'self'` refuses both, and neither a
-// nonce (attributes take none) nor 'unsafe-inline' is wanted. A constructed sheet and the CSSOM are no inline styles, so that is where
-// the same text goes.
+// xterm.js writes its theme into <style> elements and colours into `style` attributes; `style-src 'self'` refuses both, a nonce is no help
+// (attributes take none), and 'unsafe-inline' is not wanted. A constructed sheet and the CSSOM are no inline styles: the same text goes
+// there. Its option `documentOverride` would be the place, but 6.0.0 makes its rows and one of its sheets from the page's own document.
+let isDone = false;
+
 function setAttribute(name, value) {
   if (name === "style") this.style.cssText = value;
   else Element.prototype.setAttribute.call(this, name, value);
 }
 
-// Stands where xterm.js put its <style>: what is written into it becomes a sheet of the page, until it is removed.
-function styleElement() {
-  const element = document.createElement("template");
+// Stands where a <style> would: what is written into it becomes a sheet of the page, until it is removed.
+function styleElement(create) {
+  const element = create("template");
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets.push(sheet);
   Object.defineProperty(element, "textContent", { set: (css) => sheet.replaceSync(css) });
@@ -21,17 +23,13 @@ function styleElement() {
   return element;
 }
 
-function createElement(tag, ...more) {
-  if (tag === "style") return styleElement();
-  const element = document.createElement(tag, ...more);
-  element.setAttribute = setAttribute;
-  return element;
+// From here on elements that scripts of this page make take their styles by the CSSOM.
+export function styleByCssom() {
+  if (isDone) return;
+  isDone = true;
+  const create = document.createElement.bind(document);
+  document.createElement = (tag, ...more) => {
+    if (tag === "style") return styleElement(create);
+    return Object.assign(create(tag, ...more), { setAttribute });
+  };
 }
-
-export const styledDocument = new Proxy(document, {
-  get(target, name) {
-    if (name === "createElement") return createElement;
-    const value = Reflect.get(target, name);
-    return typeof value === "function" ? value.bind(target) : value;
-  },
-});

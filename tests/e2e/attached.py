@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
@@ -11,7 +16,28 @@ from urllib.parse import urlencode
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.e2e.installation import Installation
+from tests.agents.image import scripted_image
+from tests.e2e.installation import Installation, installed, make_upstream
+
+
+@contextmanager
+def shop(**environment: str) -> Iterator[Installation]:
+    """An installation with a project `shop` whose agent is the scripted one."""
+    folder = Path(tempfile.mkdtemp(prefix="devaipod-shop-"))
+    settings = {"DEVAIPOD_MAX_RUNS": "4", "DEVAIPOD_KEEP_WARM_SECONDS": "600", **environment}
+    with installed(folder / "home", **settings) as made:
+        project = {"name": "shop", "upstream_url": str(make_upstream(folder / "shop"))}
+        project |= {"image": scripted_image(), "permission_policy": "allow"}
+        made.api("POST", "/projects", project)
+        yield made
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def launched(place: Installation, task: str = "sleep 600") -> tuple[str, str]:
+    """A run whose agent does that (sleep, unless said otherwise), and its pod."""
+    key = place.api("POST", "/runs", {"project": "shop", "task": task})["key"]
+    place.wait_for_event(key, "turn.started", seconds=90)
+    return key, place.run(key)["pods"][-1]
 
 
 class Attached:

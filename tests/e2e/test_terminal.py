@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,50 +11,23 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.agents.image import scripted_image
 from tests.bench.viewers import resident
-from tests.e2e.attached import Attached
-from tests.e2e.installation import Installation, installed, make_upstream
+from tests.e2e.attached import Attached, launched, shop
+from tests.e2e.installation import Installation, installed
 
 pytestmark = [pytest.mark.podman, pytest.mark.slow]
-
-HOME = "/home/agent"
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Installation]:
-    folder = Path(tempfile.mkdtemp(prefix="devaipod-terminal-"))
-    with installed(
-        folder / "home",
-        DEVAIPOD_MAX_RUNS="4",
-        DEVAIPOD_KEEP_WARM_SECONDS="600",
-        DEVAIPOD_MAX_TERMINALS="3",
-    ) as made:
-        made.api(
-            "POST",
-            "/projects",
-            {
-                "name": "shop",
-                "upstream_url": str(make_upstream(folder / "shop")),
-                "image": scripted_image(),
-                "permission_policy": "allow",
-            },
-        )
+    with shop(DEVAIPOD_MAX_TERMINALS="3") as made:
         yield made
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def django(place: Installation, program: str) -> str:
     """Run a few lines of Python with that installation's Django and return what they print."""
     setup = "import os, django; os.environ['DJANGO_SETTINGS_MODULE'] = 'devaipod_web.settings'; django.setup()\n"
     return place.python(setup + program)
-
-
-def launched(place: Installation) -> tuple[str, str]:
-    """A run whose agent sleeps, and its pod."""
-    key = place.api("POST", "/runs", {"project": "shop", "task": "sleep 600"})["key"]
-    place.wait_for_event(key, "turn.started", seconds=90)
-    return key, place.run(key)["pods"][-1]
 
 
 @pytest.fixture(scope="module")

@@ -90,11 +90,11 @@ class Terminal:
 
     async def begin(self) -> None:
         """Wait for the process id. Raises StartFailed with the runtime's own words when none comes."""
-        head = b""
+        head = data = await self._session.read()
         while not (found := _PID.search(head)):
-            data = await self._session.read()
+            data = await self._session.read() if len(head) < _MAX_HEAD_BYTES else b""
             head += data
-            if not data or len(head) > _MAX_HEAD_BYTES:
+            if not data:
                 said = head[:300].decode("utf-8", "replace").strip()
                 raise StartFailed(
                     f"The container could not start a shell: {said or 'it said nothing'}",

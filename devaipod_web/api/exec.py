@@ -1,11 +1,13 @@
 """`/api/devaipod/pods/{name}/exec`: a program in a pod's agent container over a websocket, for the page and for `devaipod attach`.
 
-Binary frames carry bytes both ways. Text frames are JSON: the client sends `{"resize": [rows, columns]}`, `{"ack": bytes}` and,
-without a terminal, `{"eof": true}`; the server sends `{"exit": code}` at the end, or `{"error": …, "next_step": …}`, and closes
-with a code of `Close` and its reason. The address takes `argv` (again and again; none: a shell), `tty=0` and `term`.
+Binary frames carry bytes both ways. Text frames are JSON: the client sends `{"resize": [rows, columns]}` and, without a terminal,
+`{"eof": true}`; the server sends `{"exit": code}` at the end, or `{"error": …, "next_step": …}`, and closes with a code of `Close`
+and its reason. The address takes `argv` (again and again; none: a shell), `tty=0` and `term`.
 
-Nothing here grows with what is written: the pod is read only when the last piece has gone out, a client that acknowledges has at
-most `WINDOW_BYTES` before it, and input waits in the connection while the program takes none.
+A client that says `{"ack": 0}` gets both ways paced: it then says `{"ack": bytes}` for what it has shown and has at most `WINDOW_BYTES`
+before it, and hears `{"ack": bytes}` for what the program has taken and keeps at most as much on the way. Without, the connection itself
+is the pace. Nothing here grows with what is written: the pod is read only when the last piece has gone out, and more input
+than `WINDOW_BYTES` waits in the connection.
 """
 
 from __future__ import annotations
@@ -41,9 +43,11 @@ CHECK_SECONDS = 2.0
 #: A frame of input; a longer paste comes in several.
 MAX_INPUT_BYTES = 32 * 1024
 MAX_CONTROL_CHARACTERS = 1024
-#: Bytes on the way to a client that acknowledges what it has shown: some tenth of a second of a fast terminal.
+#: Bytes on the way in each direction: some tenth of a second of a fast terminal.
 WINDOW_BYTES = 512 * 1024
-#: A client that takes nothing, or a program that takes no input, for this long ends the session.
+#: Input that a program has taken is acknowledged in pieces of this size.
+ACK_BYTES = 16 * 1024
+#: A client that takes nothing, or a terminal whose program takes no input, for this long ends the session. (A pipe may wait.)
 STALLED_SECONDS = 15.0
 MAX_SIZE = 1000
 MAX_ARGUMENTS = 256
@@ -74,7 +78,9 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             return
         self.program: terminal.Terminal | None = None
         self.started, self.over = asyncio.Event(), asyncio.get_running_loop().create_future()
-        self.bytes_in = self.bytes_out = 0
+        self.inputs: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.room_for_input = asyncio.Event()
+        self.bytes_in = self.bytes_taken = self.bytes_out = 0
         self.acknowledged: int | None = None
         self.acknowledgement = asyncio.Event()
         self.touched = time.monotonic()
@@ -88,7 +94,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await asyncio.shield(self.life)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Input or a control frame. While the program takes no input, nothing more is read from the client."""
+        """Input or a control frame. With a window of input waiting, nothing more is read from the client."""
         if self.life is None:
             return
         await self.started.wait()
@@ -101,17 +107,10 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self._end(End(Close.TOO_BIG, f"A frame of input has at most {MAX_INPUT_BYTES} bytes."))
         else:
             self.bytes_in += len(bytes_data)
-            await self._input(self.program, bytes_data)
-
-    async def _input(self, program: terminal.Terminal, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(STALLED_SECONDS):
-                await program.write(data)
-        except TimeoutError:
-            self._end(End(Close.STALLED, "The program takes no input."))
-        except OSError:
-            # The program is gone: the end of its output says so to `_pump`.
-            return
+            self.inputs.put_nowait(bytes_data)
+            while self.bytes_in - self.bytes_taken > WINDOW_BYTES and not self.over.done():
+                self.room_for_input.clear()
+                await self.room_for_input.wait()
 
     async def _control(self, program: terminal.Terminal, text: str) -> None:
         match _parsed(text):
@@ -126,13 +125,14 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 self.acknowledged = min((self.acknowledged or 0) + count, self.bytes_out)
                 self.acknowledgement.set()
             case {"eof": True}:
-                await program.end_input()
+                self.inputs.put_nowait(None)
             case _:
                 self._end(End(Close.NOT_UNDERSTOOD, "This text frame is not understood."))
 
     def _end(self, end: End) -> None:
         if not self.over.done():
             self.over.set_result(end)
+        self.room_for_input.set()
 
     # --- from the accepted handshake to the audit log's last word ------------------------------------------------
 
@@ -141,7 +141,8 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         try:
             await self._start()
             self.started.set()
-            tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._watch())]
+            works = (self._pump(), self._feed(), self._watch())
+            tasks = [asyncio.create_task(work) for work in works]
             end = await self.over
             for task in tasks:
                 task.cancel()
@@ -164,6 +165,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _start(self) -> None:
         given = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
+        self.is_tty = given.get("tty", ["1"])[0] != "0"
         argv, term = given.get("argv", [])[:MAX_ARGUMENTS], given.get("term", [""])[0]
         # First the audit log: nothing is done that does not stand there.
         await db.write(terminals.opened, self.pod, self.user, argv)
@@ -174,7 +176,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 self.pod.name,
                 AGENT,
                 argv,
-                tty=given.get("tty", ["1"])[0] != "0",
+                tty=self.is_tty,
                 term=term if TERM.fullmatch(term) else terminal.DEFAULT_TERM,
             )
         except (BackendError, ValueError) as error:
@@ -203,6 +205,31 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except Exception:
             # Sending to a client that has just gone; `disconnect` follows, and if not, this is the end.
             self._end(End(None, "The client left."))
+
+    async def _feed(self) -> None:
+        """The client's input to the program, no faster than it takes it."""
+        program, acknowledged = self.program, 0
+        if program is None:
+            return
+        try:
+            while True:
+                data = await self.inputs.get()
+                if data is None:
+                    await program.end_input()
+                    continue
+                async with asyncio.timeout(STALLED_SECONDS if self.is_tty else None):
+                    await program.write(data)
+                self.bytes_taken += len(data)
+                self.room_for_input.set()
+                if self.acknowledged is not None and self.bytes_taken - acknowledged >= ACK_BYTES:
+                    await self.send(text_data=json.dumps({"ack": self.bytes_taken - acknowledged}))
+                    acknowledged = self.bytes_taken
+        except TimeoutError:
+            self._end(End(Close.STALLED, "The program takes no input."))
+        except OSError:
+            # The program is gone, or the client: `_pump` or `disconnect` says so. What still comes is dropped.
+            self.bytes_taken = self.bytes_in
+            self.room_for_input.set()
 
     async def _room(self) -> None:
         while self.acknowledged is not None and self.bytes_out - self.acknowledged >= WINDOW_BYTES:

@@ -87,7 +87,7 @@ class Client:
 
     def __init__(self, url: str = "", bearer: str = "") -> None:
         self.url = url or server_url()
-        self._bearer = bearer or token()
+        self.bearer = bearer or token()
 
     def get(self, path: str, **query: Any) -> Any:
         """The document at a path below the API's root. Raises ServerGone and Refused."""
@@ -174,7 +174,7 @@ class Client:
         target = parts.path.rstrip("/") + API + path
         if asked:
             target += "?" + urlencode({k: "true" if v is True else v for k, v in asked.items()})
-        sent = {"Authorization": f"Bearer {self._bearer}", "Accept": "application/json"}
+        sent = {"Authorization": f"Bearer {self.bearer}", "Accept": "application/json"}
         data = None
         if body is not None:
             data = json.dumps(body).encode()

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from devaipod_web.cli import demo, reviews, runs, server, tokens
+from devaipod_web.cli import attach, demo, reviews, runs, server, tokens
 from devaipod_web.cli.client import CliError
 from devaipod_web.cli.output import note
 
@@ -25,6 +25,7 @@ for verb in (
     runs.ps,
     runs.show,
     runs.logs,
+    attach.attach,
     runs.prompt,
     runs.answer,
     runs.stop,

@@ -3,6 +3,7 @@ import { openScreen } from "./terminal-screen.js";
 
 const FRAME_CHARACTERS = 8 * 1024; // of input: three bytes each at most, and the server takes 32 KiB
 const ACK_BYTES = 64 * 1024; // shown since the last word of it; the server keeps at most 512 KiB on the way
+const WINDOW_BYTES = 256 * 1024; // of input on its way that the shell has not taken yet
 const card = document.querySelector("[data-terminal]");
 
 function address(pod) {
@@ -23,14 +24,24 @@ function join(terminal, pod, { onOpen, onEnd }) {
   const tell = (message) => isOpen() && socket.send(JSON.stringify(message));
   const tellSize = () => tell({ resize: [terminal.rows, terminal.cols] });
   const encoder = new TextEncoder();
+  const typed = [];
+  let onTheWay = 0;
   let shown = 0;
   let outcome = "";
+  function send() {
+    while (typed.length && isOpen() && onTheWay < WINDOW_BYTES) {
+      const frame = typed.shift();
+      onTheWay += frame.byteLength;
+      socket.send(frame);
+    }
+  }
 
   terminal.onResize(tellSize);
   terminal.onData((data) => {
-    for (let at = 0; at < data.length && isOpen(); at += FRAME_CHARACTERS) {
-      socket.send(encoder.encode(data.slice(at, at + FRAME_CHARACTERS)));
+    for (let at = 0; at < data.length; at += FRAME_CHARACTERS) {
+      typed.push(encoder.encode(data.slice(at, at + FRAME_CHARACTERS)));
     }
+    send();
   });
   socket.onopen = () => {
     tellSize();
@@ -39,7 +50,10 @@ function join(terminal, pod, { onOpen, onEnd }) {
   };
   socket.onmessage = ({ data }) => {
     if (typeof data === "string") {
-      outcome = ended(JSON.parse(data));
+      const told = JSON.parse(data);
+      onTheWay -= told.ack ?? 0;
+      if ("ack" in told) send();
+      else outcome = ended(told);
       return;
     }
     terminal.write(new Uint8Array(data), () => {

@@ -57,7 +57,8 @@ def audit(place: Installation, pod: str) -> list[dict]:
         f"rows = AuditEntry.objects.filter(action__startswith='terminal.', target='{pod}/agent').order_by('id')\n"
         "print(json.dumps([{'action': r.action, 'who': r.actor_name, **r.detail} for r in rows]))",
     )
-    return json.loads(text)
+    found: list[dict] = json.loads(text)
+    return found
 
 
 @pytest.fixture(autouse=True)

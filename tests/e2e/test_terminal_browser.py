@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 
 from tests.e2e.attached import launched, shop
 from tests.e2e.conftest import sign_in
@@ -73,9 +73,10 @@ def types(page: Page, line: str) -> None:
 
 
 def screen(page: Page) -> str:
-    return page.locator(".xterm-rows > div").evaluate_all(
+    text: str = page.locator(".xterm-rows > div").evaluate_all(
         "rows => rows.map(row => row.textContent.trimEnd()).join('\\n')"
     )
+    return text
 
 
 def test_a_shell_answers_in_the_page_and_follows_its_size(visit, run):
@@ -163,7 +164,12 @@ def test_a_hostile_program_reaches_neither_clipboard_nor_title_nor_links_nor_mar
     page.locator(".xterm-helper-textarea").focus()
     opened: list[str] = []
     page.context.on("page", lambda other: opened.append(other.url))
-    page.on("dialog", lambda dialog: opened.append(dialog.message) or dialog.dismiss())
+
+    def refuse(dialog: Dialog) -> None:
+        opened.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
     types(page, r"printf '\033]52;c;c3RvbGVu\007'")  # the clipboard
     types(page, r"printf '\033]0;owned\007\033]2;owned\007'")  # the title
     types(page, r"printf '\033[21t\033[8;99;99t\033[3;0;0t'")  # reports and moves the window

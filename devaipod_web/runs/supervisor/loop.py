@@ -16,6 +16,7 @@ from devaipod_web import db, home
 from devaipod_web.runs import retention, wake
 from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
+from devaipod_web.runs.supervisor.archive import archive_leftovers
 from devaipod_web.runs.supervisor.driver import Driver, Shared
 from devaipod_web.runs.supervisor.followers import Followers
 from devaipod_web.runs.supervisor.picture import Picture
@@ -31,6 +32,7 @@ log = structlog.get_logger("devaipod.supervisor")
 ROUND_SECONDS = 0.1
 EXPIRE_SECONDS = 2.0
 SWEEP_SECONDS = 60.0
+ARCHIVE_SECONDS = 3600.0
 RETENTION_SECONDS = timedelta(days=1).total_seconds()
 #: After a start, retention waits until the server has settled.
 RETENTION_FIRST_SECONDS = 600.0
@@ -60,6 +62,7 @@ class Supervisor:
             self._every("leases", lease.RENEW_SECONDS, self._renew),
             self._every("permissions", EXPIRE_SECONDS, self._expire),
             self._every("sweep", SWEEP_SECONDS, self._sweep),
+            self._every("archive", ARCHIVE_SECONDS, self._archive),
             self._every("retention", RETENTION_SECONDS, self._retain, RETENTION_FIRST_SECONDS),
         ]
         try:
@@ -141,6 +144,9 @@ class Supervisor:
             await sweep(self.backend, self.installation)
         except BackendError as error:
             service.backend_error = error.message
+
+    async def _archive(self) -> None:
+        await archive_leftovers()
 
     async def _retain(self) -> None:
         await retention.run_daily(self.backend)

@@ -197,30 +197,48 @@ def logs(
     container: Annotated[
         str, typer.Option("--container", "-c", help="agent or sidecar.")
     ] = "agent",
+    attempt: Annotated[
+        int, typer.Option("--attempt", help="That attempt's, counted from 1; else the last one's.")
+    ] = 0,
+    pod: Annotated[str, typer.Option("--pod", help="That pod's, by name.")] = "",
     tail: Annotated[int, typer.Option("--tail", help="Only the last so many lines.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print the log of a run's container (its last pod's), or of the server when no run is named."""
-    if not key:
+    """Print the log of a run's container, of an ended run too, or of the server when neither run nor pod is named."""
+    if not key and not pod:
         from devaipod_web.cli.server import server_log
 
         server_log(follow=follow_, tail=tail or 50)
         return
     client = Client()
-    pods = client.get(f"/runs/{segment(key)}")["pods"]
+    name = pod or _pod_of(client, key, attempt)
+    query: dict[str, Any] = {"container": container, "follow": follow_}
+    if tail:
+        query["tail"] = tail
+    try:
+        for line in client.stream(f"/pods/{segment(name)}/logs", **query):
+            _print_line(line, as_json=as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(DETACHED) from None
+
+
+def _pod_of(client: Client, key: str, attempt: int) -> str:
+    """The name of the pod of a run's attempt, 0 for the last."""
+    pods: list[str] = client.get(f"/runs/{segment(key)}")["pods"]
     if not pods:
         raise CliError(
             "The run has had no pod yet.",
             next_step=f"`devaipod show {key}` says what it waits for.",
         )
-    query: dict[str, Any] = {"container": container, "follow": follow_}
-    if tail:
-        query["tail"] = tail
-    try:
-        for line in client.stream(f"/pods/{segment(pods[-1])}/logs", **query):
-            _print_line(line, as_json=as_json)
-    except KeyboardInterrupt:
-        raise typer.Exit(DETACHED) from None
+    if not attempt:
+        return pods[-1]
+    found = next((name for name in pods if name.endswith(f"-{attempt}")), None)
+    if found is None:
+        raise CliError(
+            f"The run has no attempt {attempt}.",
+            next_step=f"It has {len(pods)}: {', '.join(pods)}.",
+        )
+    return found
 
 
 def _print_line(line: dict[str, Any], *, as_json: bool) -> None:

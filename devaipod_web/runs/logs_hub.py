@@ -36,8 +36,8 @@ RING_BATCHES = 128
 RING_CHARACTERS = 2 * 1024 * 1024
 #: Lines that wait to be handed out; what is more is left to the store, from which every viewer catches up.
 PENDING_LINES = 5_000
-#: A record is shown up to here; the page fetches the rest of it when it is asked to.
-SHOWN_CHARACTERS = 2_000
+#: A record is shown up to here (as a line of a diff is); the page fetches the rest of it when it is asked to.
+SHOWN_CHARACTERS = 1_000
 #: Beat of reading the store when nobody in this process publishes.
 STORE_BEAT_SECONDS = 0.5
 

@@ -12,7 +12,7 @@ from devaipod_web.accounts import services, tokens
 from devaipod_web.accounts.permissions import Role
 from devaipod_web.cli.client import Client, Refused
 from devaipod_web.runs import events
-from devaipod_web.runs.logs import Writer
+from devaipod_web.runs.log_writer import Writer
 from devaipod_web.runs.models import Run, RunPod
 from pods.spec import LogLine
 from tests.live import serving

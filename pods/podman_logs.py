@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal
 
 from pods.spec import LogLine
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 #: A record longer than this is passed on in parts; conmon itself cuts at about 8 KiB.
 MAX_RECORD_BYTES = 1024 * 1024
 #: How soon a follower sees a new line. A read of an unchanged file costs about 2 µs.

@@ -129,10 +129,12 @@ class Segment:
             return block
         if self._index >= len(self._table):
             return b""
-        self._file.seek(self._table[self._index][1])
-        self._index += 1
-        with zstandard.ZstdDecompressor().stream_reader(self._file, closefd=False) as stream:
-            return stream.readall()
+        begin, self._index = self._table[self._index][1], self._index + 1
+        more = self._table[self._index :]
+        self._file.seek(begin)
+        # One frame alone: the decompressor's own readers go on into the next ones.
+        frame = self._file.read(more[0][1] - begin) if more else self._file.read()
+        return zstandard.ZstdDecompressor().decompressobj().decompress(frame)
 
     def last_block(self) -> bytes:
         """The records at the end: at least the last one."""

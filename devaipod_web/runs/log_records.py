@@ -17,6 +17,8 @@ from pods.spec import LogLine
 
 #: Longer lines are stored as several records, all but the last marked partial.
 MAX_TEXT_BYTES = 64 * 1024
+#: `json.dumps` with these arguments would make an encoder a line: a third of the whole cost.
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ def encode(row: StoredLine, cursor: str) -> bytes:
         record["p"] = 1
     if row.gap:
         record["g"] = 1
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _as_json(record).encode() + b"\n"
 
 
 def parse(raw: bytes) -> StoredLine | None:
     """The line of a record, or None when it is none."""
     try:
-        record = json.loads(raw)
+        record = json.loads(raw.decode())
         return StoredLine(
             n=int(record["n"]),
             at=str(record["at"]),

@@ -271,7 +271,7 @@ def test_what_asks_once_says_how_to_answer_without_a_terminal(words, environment
 
     from django.utils import timezone
 
-    from devaipod_web.runs.logs import Writer
+    from devaipod_web.runs.log_writer import Writer
     from devaipod_web.runs.models import Run
     from pods.spec import LogLine
 

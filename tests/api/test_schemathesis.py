@@ -114,7 +114,7 @@ def place(case: Case, names: dict[str, list[str]], ended: list[str]) -> None:
 
 def a_run(body: dict[str, Any], things: Things) -> dict[str, Any]:
     """The body of a run that can be launched. What belongs to a command alone makes any other run a bad request, as a made-up agent does."""
-    kept = {name: body[name] for name in ("title", "wall_seconds") if name in body}
+    kept: dict[str, Any] = {n: body[n] for n in ("title", "wall_seconds") if n in body}
     return {**kept, "project": things.project.slug, "task": body.get("task") or "Retry."}
 
 

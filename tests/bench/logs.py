@@ -95,8 +95,8 @@ def _one(
     print(
         f"log of {megabytes} MB, {name}: memory {before / 1e6:.0f} MB before, {watched.peak / 1e6:.0f} at the peak, "
         f"{after / 1e6:.0f} after (at most {BOUND_GROWTH_BYTES / 1e6:.0f} more, {BOUND_KEPT_BYTES / 1e6:.0f} kept)\n"
-        f"    stored at {rate:.1f} MB/s (at least {BOUND_MB_PER_SECOND:.0f}), {lines} records, {gaps} gaps, "
-        f"{kept / 1e6:.0f} MB of disk; read back as a file at {whole / read_seconds / 1e6:.1f} MB/s\n"
+        f"    worked off at {rate:.1f} MB/s (at least {BOUND_MB_PER_SECOND:.0f}); {whole / 1e6:.0f} MB stored in {lines} records with "
+        f"{gaps} gaps, {kept / 1e6:.0f} MB of disk; read back as a file at {whole / read_seconds / 1e6:.1f} MB/s\n"
         f"    another page meanwhile: {median * 1000:.0f} ms median of {len(watched.took)}, {p95 * 1000:.0f} ms p95 "
         f"(at most {BOUND_MEDIAN_SECONDS * 1000:.0f} and {BOUND_P95_SECONDS * 1000:.0f})",
         flush=True,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -30,17 +29,11 @@ HOSTILE = [
 ]
 
 
-def put(
-    working,
-    lines: list[bytes],
-    *,
-    stream: Literal["stdout", "stderr"] = "stdout",
-    partial: bool = False,
-) -> list:
+def put(working, lines: list[bytes], *, partial: bool = False) -> list:
     writer = log_writer.Writer(working.run.key, working.pod.name, "agent")
     stored = writer.append(
         [
-            LogLine(stream, working.run.created_at, line, str(n), partial=partial)
+            LogLine("stdout", working.run.created_at, line, str(n), partial=partial)
             for n, line in enumerate(lines)
         ]
     )
@@ -62,7 +55,7 @@ def huge(working):
     return working
 
 
-def size(page: Page) -> tuple[int, int, float]:
+def size(page: Page) -> tuple[float, ...]:
     """Rows, elements of the log, and megabytes of the page's JavaScript heap after a collection."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")

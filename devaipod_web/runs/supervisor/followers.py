@@ -32,7 +32,7 @@ LINE_COST = 200
 RETRY_SECONDS = 5.0
 #: The followers of a stopped pod have this long, and as long again as they get on, but no longer than the second.
 DRAIN_SECONDS = 4.0
-DRAIN_MOST_SECONDS = 120.0
+DRAIN_MOST_SECONDS = 300.0
 
 _TOO_LONG = "The log of {} is longer than is kept: its beginning and its end stay, and lines between them are discarded."
 _writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="log-writer")

@@ -15,6 +15,8 @@ from tests.e2e.installation import ROOT, Installation, make_upstream
 from tests.harness import NotThere, wait_for_state
 
 pytestmark = [pytest.mark.podman, pytest.mark.slow]
+#: The bound itself is held by `make bench`, on a quiet machine; here others may be at work.
+BUSY = 1.5
 
 SIDECAR_IMAGE = "localhost/devaipod-sidecar:dev"
 

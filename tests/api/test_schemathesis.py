@@ -40,7 +40,7 @@ from tests.live import serving
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "8"))
 SEED = 20261124
 NDJSON = "application/x-ndjson"
 SECONDS = 30

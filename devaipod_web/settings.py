@@ -170,6 +170,8 @@ LOCAL_REPOSITORY_ROOTS = [
 ALLOWED_PRIVATE_NETWORKS = [
     n for n in os.environ.get("DEVAIPOD_ALLOWED_PRIVATE_NETWORKS", "").split(",") if n
 ]
+#: Tokens that a model may answer with when the agent's request says no limit, unless a route or the model's own limit says less.
+OUTPUT_LIMIT = _number("DEVAIPOD_OUTPUT_LIMIT", 32_000)
 #: Bytes that one push may bring.
 MAX_PUSH_BYTES = _number("DEVAIPOD_MAX_PUSH_BYTES", 256 * 1024 * 1024)
 #: Event count and bytes that one attempt may store.

@@ -7,6 +7,7 @@ token is dead within that time.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -15,13 +16,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
+from django.db import DatabaseError
 from django.db.models import Q
 
 from devaipod_web import db
 from devaipod_web.runs.models import RunPod
 
+log = structlog.get_logger("devaipod.gateway")
+
 TOKEN_BYTES = 32
 REMEMBER_SECONDS = 1.0
+REFRESH_SECONDS = 0.4
 #: Tokens remembered at once; the oldest are forgotten first.
 MAX_REMEMBERED = 4096
 
@@ -47,6 +53,7 @@ class Caller:
 
 
 _remembered: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+_looking: dict[str, asyncio.Task[None]] = {}
 
 
 def mint() -> tuple[str, str]:
@@ -82,21 +89,45 @@ def look_up(token_digest: str) -> Caller | None:
 
 
 async def find(token: str) -> Caller | None:
-    """The pod that this token belongs to, or None; at most `REMEMBER_SECONDS` old."""
+    """The pod that this token belongs to, or None; at most `REMEMBER_SECONDS` old.
+
+    A token in use is looked up anew in the background before that time is over, so that requests do not wait for the database.
+    """
     wanted = digest(token)
     found = _remembered.get(wanted)
-    if found is not None and found[0] > time.monotonic():
-        return found[1]
-    _remembered.pop(wanted, None)
+    if found is not None:
+        age = time.monotonic() - found[0]
+        if age < REMEMBER_SECONDS:
+            if age > REFRESH_SECONDS and wanted not in _looking:
+                _looking[wanted] = asyncio.create_task(_again(wanted), name="gateway-token")
+            return found[1]
+        _remembered.pop(wanted, None)
+    return await _look(wanted)
+
+
+async def _look(wanted: str) -> Caller | None:
+    # When the reading begins, not when it ends: what was changed meanwhile may not be in it.
+    at = time.monotonic()
     caller = await db.read(look_up, wanted)
     if caller is None:
+        _remembered.pop(wanted, None)
         return None
-    _remembered[wanted] = (time.monotonic() + REMEMBER_SECONDS, caller)
+    _remembered[wanted] = (at, caller)
     while len(_remembered) > MAX_REMEMBERED:
         _remembered.popitem(last=False)
     return caller
 
 
+async def _again(wanted: str) -> None:
+    try:
+        await _look(wanted)
+    except DatabaseError:
+        log.exception("gateway.token_not_refreshed")  # the next request asks for itself
+    finally:
+        _looking.pop(wanted, None)
+
+
 def forget_all() -> None:
     """Ask the database again for every token; between tests and when an operator ends pods by hand."""
     _remembered.clear()
+    _looking.clear()

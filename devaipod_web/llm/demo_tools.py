@@ -19,6 +19,8 @@ SHELL_NAMES = (
     "local_shell",
     "terminal",
     "developer__shell",
+    "shell_command",
+    "exec_command",
     "exec",
 )
 READ_NAMES = ("read", "read_file", "view", "cat", "open_file", "developer__read")

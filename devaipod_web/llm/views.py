@@ -10,8 +10,8 @@ from django.views.decorators.http import require_POST
 
 from devaipod_web.accounts.models import User
 from devaipod_web.llm import providers
-from devaipod_web.llm.provider_form import ProviderForm
 from devaipod_web.llm.models import Provider, ProviderKind
+from devaipod_web.llm.provider_form import ProviderForm
 from devaipod_web.projects.models import Project
 
 

@@ -12,7 +12,11 @@ from devaipod_web.llm.forms.body import MAX_DEPTH, Body, NotPlain
 
 TEXT = st.text(max_size=12)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
@@ -26,9 +30,7 @@ def written(draw):
     value = draw(OBJECTS)
     indent = draw(st.sampled_from([None, 0, 1, 2]))
     separators = (draw(SPACES) + "," + draw(SPACES), draw(SPACES) + ":" + draw(SPACES))
-    text = json.dumps(
-        value, indent=indent, separators=separators, ensure_ascii=draw(st.booleans())
-    )
+    text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=draw(st.booleans()))
     return value, draw(SPACES) + text + draw(SPACES)
 
 

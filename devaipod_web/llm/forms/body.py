@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 MAX_DEPTH = 128
@@ -41,9 +41,10 @@ def _no_constant(name: str) -> Any:
     raise NotPlain(f"The request's body is not JSON: {name} is not a value.")
 
 
+#: The standard library's scanner in C: the value that begins at an index, and where it ends.
 _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant
-).scan_once
+).scan_once  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,9 @@ def _node(text: str, at: int) -> _Node:
                 raise ValueError("a colon is missing")
             at = _skip(text, at + 1)
         if name in items:
-            raise NotPlain(f"The name {str(name)[:60]!r} stands twice in one object of the request.")
+            raise NotPlain(
+                f"The name {str(name)[:60]!r} stands twice in one object of the request."
+            )
         value, end = _scan(text, at)
         items[name] = _Item(name, begin, at, end, value)
         at = _skip(text, end)

@@ -29,9 +29,9 @@ def counted(form: str, said: Reply) -> dict[str, Any]:
     return {name: said.tokens_in}
 
 
-async def stream(form: str, request: Mapping[str, Any], said: Reply) -> AsyncGenerator[bytes, None]:
+async def stream(form: str, said: Reply) -> AsyncGenerator[bytes, None]:
     """The reply as server-sent events."""
-    for event in _EVENTS[form](request, said):
+    for event in _EVENTS[form](said):
         if event is None:
             await asyncio.sleep(PAUSE_SECONDS)
         else:
@@ -68,7 +68,7 @@ def _chat_whole(said: Reply) -> dict[str, Any]:
     return {**_chat_frame("chat.completion"), "choices": [choice], "usage": _chat_usage(said)}
 
 
-def _chat_events(request: Mapping[str, Any], said: Reply) -> Iterator[bytes | None]:
+def _chat_events(said: Reply) -> Iterator[bytes | None]:
     frame = _chat_frame("chat.completion.chunk")
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -87,9 +87,7 @@ def _chat_events(request: Mapping[str, Any], said: Reply) -> Iterator[bytes | No
             yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": half}}]})
             yield None
     yield chunk({}, _finish(said))
-    options = request.get("stream_options")
-    if isinstance(options, dict) and options.get("include_usage"):
-        yield _data({**frame, "choices": [], "usage": _chat_usage(said)})
+    yield _data({**frame, "choices": [], "usage": _chat_usage(said)})
     yield b"data: [DONE]\n\n"
 
 
@@ -130,7 +128,7 @@ def _response_whole(said: Reply) -> dict[str, Any]:
     return {**_response(), "status": "completed", **_response_end(said, list(_items(said)))}
 
 
-def _response_events(request: Mapping[str, Any], said: Reply) -> Iterator[bytes | None]:
+def _response_events(said: Reply) -> Iterator[bytes | None]:
     response = _response()
     number = 0
 
@@ -234,7 +232,7 @@ def _message_whole(said: Reply) -> dict[str, Any]:
     }
 
 
-def _message_events(request: Mapping[str, Any], said: Reply) -> Iterator[bytes | None]:
+def _message_events(said: Reply) -> Iterator[bytes | None]:
     usage = {"input_tokens": said.tokens_in, "output_tokens": 1}
     yield _named({"type": "message_start", "message": {**_message(), "usage": usage}})
     for index, block in enumerate(_blocks(said)):
@@ -287,7 +285,7 @@ def _gemini_whole(said: Reply) -> dict[str, Any]:
     return _gemini_answer(said, [*parts, *_gemini_call(said.step)], ends=True)
 
 
-def _gemini_events(request: Mapping[str, Any], said: Reply) -> Iterator[bytes | None]:
+def _gemini_events(said: Reply) -> Iterator[bytes | None]:
     for piece in _pieces(said.step.text):
         yield _data(_gemini_answer(said, [{"text": piece}], ends=False))
         yield None
@@ -322,7 +320,7 @@ _WHOLE: dict[str, Callable[[Reply], dict[str, Any]]] = {
     "anthropic-messages": _message_whole,
     "gemini": _gemini_whole,
 }
-_EVENTS: dict[str, Callable[[Mapping[str, Any], Reply], Iterator[bytes | None]]] = {
+_EVENTS: dict[str, Callable[[Reply], Iterator[bytes | None]]] = {
     "openai-chat": _chat_events,
     "openai-responses": _response_events,
     "anthropic-messages": _message_events,

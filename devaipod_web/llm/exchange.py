@@ -205,9 +205,9 @@ class Exchange:
 
     async def _play_demo(self, response: Response) -> None:
         self.sent = True
-        form, value = self.form.name, self.body.value
+        form = self.form.name
         try:
-            said = demo.reply(demo_read.conversation(form, value))
+            said = demo.reply(demo_read.conversation(form, self.body.value))
         except demo.DemoFails as error:
             raise ProviderFailed(
                 f"The scripted demo answered {error.status}, as the task asked.",
@@ -233,7 +233,7 @@ class Exchange:
             await response.whole(200, data, [("content-type", JSON)])
             return
         await response.start(200, STREAM_HEADERS)
-        async with aclosing(demo_write.stream(form, value, said)) as pieces:
+        async with aclosing(demo_write.stream(form, said)) as pieces:
             async for piece in pieces:
                 self.reader.feed(piece)
                 await response.write(piece)

@@ -154,9 +154,11 @@ class Form(ABC):
 
 
 def model_name(value: object) -> str:
-    """A model's name as a request gives it. Raises `RequestRefused`."""
-    if not isinstance(value, str) or not value or len(value) > MAX_MODEL_NAME:
-        raise RequestRefused("The request must name its model.")
+    """A model's name as a request gives it; empty without one, and then the run's counts. Raises `RequestRefused`."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_MODEL_NAME:
+        raise RequestRefused("The request names its model in a way that no model is named.")
     if not value.isprintable() or " " in value:
         raise RequestRefused("The model's name has characters that no name has.")
     return value

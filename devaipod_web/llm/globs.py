@@ -8,13 +8,11 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = ("(.*)" if sign == "*" else "." if sign == "?" else re.escape(sign) for sign in pattern)
-    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
-
-
-def collapsed(pattern: str) -> str:
-    """The same pattern without stars that follow each other: those cost time and match nothing more."""
-    return re.sub(r"\*+", "*", pattern)
+    first, *parts = (re.escape(part).replace(r"\?", ".") for part in re.split(r"\*+", pattern))
+    # Atomic, as in Python's own fnmatch: what stands between two stars is found where it comes first, and never sought again.
+    middle = "".join(f"(?>(.*?){part})" for part in parts[:-1])
+    last = f"(.*){parts[-1]}" if parts else ""
+    return re.compile(first + middle + last, re.IGNORECASE | re.DOTALL)
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -229,9 +229,7 @@ class Gemini(Chat):
         return error["error"]["message"]
 
 
-LANGUAGES = {
-    language.name: language for language in (Chat(), Responses(), Messages(), Gemini())
-}
+LANGUAGES = {language.name: language for language in (Chat(), Responses(), Messages(), Gemini())}
 
 
 def events(body: bytes) -> list[bytes]:

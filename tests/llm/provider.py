@@ -47,7 +47,9 @@ class ScriptedProvider:
             return web.json_response(
                 {"totalTokens": 7} if spoken.name == "gemini" else {"input_tokens": 7}
             )
-        streamed = "streamGenerate" in request.path if spoken.name == "gemini" else body.get("stream")
+        streamed = (
+            "streamGenerate" in request.path if spoken.name == "gemini" else body.get("stream")
+        )
         method = getattr(self, f"do_{self.behaviour}")
         answer: web.StreamResponse = await method(request, spoken, bool(streamed))
         return answer

@@ -169,7 +169,9 @@ def play(agent: ResponsesAgent, task: str, *, streamed: bool) -> str:
     agent.say(task)
     for _ in range(30):
         said = demo.reply(demo_read.conversation(agent.form, json.loads(json.dumps(agent.state))))
-        answer = asyncio.run(_stream(agent, said)) if streamed else demo_write.whole(agent.form, said)
+        answer = (
+            asyncio.run(_stream(agent, said)) if streamed else demo_write.whole(agent.form, said)
+        )
         text, name, key, arguments = agent.take(answer)
         if not name:
             return text
@@ -220,14 +222,26 @@ def test_it_is_played_to_its_end_in_each_form(name, streamed, workspace, monkeyp
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["type", "role", "content", "parts", "text", "input", "messages", "contents", "tools"]
-            + ["functionDeclarations", "functionCall", "functionResponse", "system", "name"]
-        ),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "role",
+                    "content",
+                    "parts",
+                    "text",
+                    "input",
+                    "messages",
+                    "contents",
+                    "tools",
+                ]
+                + ["functionDeclarations", "functionCall", "functionResponse", "system", "name"]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
@@ -235,7 +249,9 @@ VALUES = st.recursive(
 
 @given(st.sampled_from(sorted(READERS)), VALUES)
 def test_requests_of_any_shape_get_some_answer(form, value):
-    request = value if isinstance(value, dict) else {"messages": value, "input": value, "contents": value}
+    request = (
+        value if isinstance(value, dict) else {"messages": value, "input": value, "contents": value}
+    )
     try:
         said = demo.reply(demo_read.conversation(form, request))
     except demo.DemoFails:

@@ -41,9 +41,7 @@ async def ask(gateway, pod, spoken, *, stream=False, headers=None, raw=None, **m
         return answer.status, await answer.read()
 
 
-async def test_the_key_and_the_model_are_put_in_here(
-    gateway, pod, scripted, its_provider, spoken
-):
+async def test_the_key_and_the_model_are_put_in_here(gateway, pod, scripted, its_provider, spoken):
     status, body = await ask(
         gateway, pod, spoken, headers={"Cookie": "a=b", "X-Evil": "1", "OpenAI-Organization": "x"}
     )
@@ -162,7 +160,9 @@ async def test_what_is_no_request_gets_a_sentence(gateway, pod, its_provider, sp
         assert "request" in spoken.words_of(json.loads(body))
 
 
-async def test_a_model_without_a_price_is_refused(gateway, pod, scripted, its_provider, spoken, run):
+async def test_a_model_without_a_price_is_refused(
+    gateway, pod, scripted, its_provider, spoken, run
+):
     await db.write(Run.objects.filter(pk=run.pk).update, model="house-llm-7")
     status, body = await ask(gateway, pod, spoken)
     assert status == 402
@@ -190,7 +190,9 @@ async def test_a_token_that_is_unknown_is_refused_in_the_form(gateway, pod, spok
         assert "token" in spoken.words_of(await answer.json())
 
 
-async def test_anthropics_tokens_are_counted_for_nothing(gateway, pod, scripted, real_provider, run):
+async def test_anthropics_tokens_are_counted_for_nothing(
+    gateway, pod, scripted, real_provider, run
+):
     await _become(real_provider, run, scripted, "anthropic-messages")
     spoken = LANGUAGES["anthropic-messages"]
     request = {**spoken.request(), "metadata": {"user_id": "x"}}
@@ -238,9 +240,7 @@ async def test_anthropics_version_and_betas_go_along_but_those_that_reach_furthe
 ):
     await _become(real_provider, run, scripted, "anthropic-messages")
     betas = "context-1m-2025-08-07,mcp-client-2025-04-04, files-api-2025-04-14,web-fetch-2025-09-10"
-    await ask(
-        gateway, pod, LANGUAGES["anthropic-messages"], headers={"anthropic-beta": betas}
-    )
+    await ask(gateway, pod, LANGUAGES["anthropic-messages"], headers={"anthropic-beta": betas})
     sent = {name.lower(): value for name, value in scripted.headers[0].items()}
     assert sent["anthropic-version"] == "2023-06-01"
     assert sent["anthropic-beta"] == "context-1m-2025-08-07"
@@ -258,9 +258,7 @@ async def test_anthropics_version_and_betas_go_along_but_those_that_reach_furthe
         ("/llm/v1beta/models", {}, lambda v: [m["name"].split("/")[1] for m in v["models"]]),
     ],
 )
-async def test_models_are_listed_in_each_form(
-    gateway, pod, real_provider, path, headers, read
-):
+async def test_models_are_listed_in_each_form(gateway, pod, real_provider, path, headers, read):
     async with gateway.http.get(path, headers={**pod.bearer, **headers}) as answer:
         assert read(await answer.json()) == ["gpt-4o"]
 

@@ -69,7 +69,6 @@ class AnthropicMessages(Form):
         end=(b'"message_stop"',),
         error=(b'"error"',),
         form=(b'"message_start"',),
-        envelope=130,
     )
     passed_headers = ("anthropic-version", "anthropic-beta")
     table = Table(

@@ -73,7 +73,6 @@ class Gemini(Form):
         end=(b'"finishReason"', b'"blockReason"'),
         error=(b'"error"',),
         form=(b'"candidates"', b'"usageMetadata"', b'"promptFeedback"'),
-        envelope=220,
     )
     table = Table(
         reads=frozenset(

@@ -49,7 +49,6 @@ class OpenAIChat(Form):
         end=(b"\ndata: [DONE]", b"\ndata:[DONE]", b'"finish_reason":"', b'"finish_reason": "'),
         error=(b'"error"',),
         form=(b'"choices"',),
-        envelope=180,
     )
     table = Table(
         reads=frozenset(

@@ -56,7 +56,6 @@ class OpenAIResponses(Form):
         end=(b'"response.completed"', b'"response.incomplete"'),
         error=(b'"response.failed"', b'"type":"error"', b'"type": "error"', b'data: {"error"'),
         form=(b'"response.',),
-        envelope=220,
     )
     table = Table(
         reads=frozenset(

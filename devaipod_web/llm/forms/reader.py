@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 #: One line of a stream may have this many bytes; a longer one passes but is not looked into.
 MAX_LINE_BYTES = 8 * 1024 * 1024
+#: So much of a stream is kept until its end, for an estimate where no counts came.
+SAMPLE_BYTES = 64 * 1024
+#: Names under which events carry what the model said.
+WORDS = frozenset(
+    {
+        *("content", "text", "delta", "arguments", "partial_json", "thinking", "input", "args"),
+        *("reasoning", "reasoning_content", "refusal", "summary", "code"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,6 @@ class Marks:
     error: tuple[bytes, ...]
     #: Any of these: this is a stream of the form.
     form: tuple[bytes, ...]
-    #: Bytes around the words in one event, for estimates.
-    envelope: int
 
 
 class AnswerReader:
@@ -57,8 +64,11 @@ class AnswerReader:
         self._rest_bytes = 0
         self._first = b""
         self._last = b""
+        self._too_long = False
         self._bytes = 0
         self._lines = 0
+        self._sample: list[bytes] = []
+        self._sample_bytes = 0
 
     def feed(self, piece: bytes) -> None:
         """Look at the next bytes of a stream."""
@@ -67,10 +77,13 @@ class AnswerReader:
             self._keep(piece)
             return
         lines = piece if cut == len(piece) else piece[:cut]
-        if self._rest:
-            lines = b"".join(self._rest) + lines
+        if self._rest or self._too_long:
+            lines = (
+                lines[lines.find(b"\n") + 1 :] if self._too_long else b"".join(self._rest) + lines
+            )
             self._rest.clear()
             self._rest_bytes = 0
+            self._too_long = False
         if cut != len(piece):
             self._keep(piece[cut:])
         self._look(lines)
@@ -86,8 +99,7 @@ class AnswerReader:
                 self._form.usage(value, self.tokens)
         self._first = self._last = b""
         if self.tokens.estimated:
-            words = (self._bytes - self._lines * self._marks.envelope) // CHARACTERS_PER_TOKEN
-            self.tokens.received = max(self.tokens.received, self._lines, words)
+            self.tokens.received = max(self.tokens.received, self._estimated())
         self.tokens.bounded()
 
     def whole(self, data: bytes) -> bool:
@@ -107,20 +119,31 @@ class AnswerReader:
         if self.recognised and not self._counted:
             self._form.usage(value, self.tokens)
             if self.tokens.estimated:
-                self.tokens.received = estimate(len(data))
+                self.tokens.received = estimate(_words(value))
         self.tokens.bounded()
         return self.recognised
 
     def _keep(self, piece: bytes) -> None:
-        self._rest_bytes += len(piece)
-        if self._rest_bytes > MAX_LINE_BYTES:
+        if self._too_long or self._rest_bytes + len(piece) > MAX_LINE_BYTES:
             self._rest.clear()
+            self._rest_bytes, self._too_long = 0, True
             return
+        self._rest_bytes += len(piece)
         self._rest.append(piece)
+
+    def _estimated(self) -> int:
+        """Tokens of what was received, from the share that words have in the first bytes of the stream; at least one an event."""
+        sample = b"".join(self._sample)
+        words = sum(_words(_event(line) or {}) for line in sample.splitlines())
+        share = words * self._bytes // max(len(sample), 1)
+        return max(self._lines, -(-share // CHARACTERS_PER_TOKEN))
 
     def _look(self, lines: bytes) -> None:
         marks = self._marks
         self._bytes += len(lines)
+        if self._sample_bytes < SAMPLE_BYTES:
+            self._sample.append(lines)
+            self._sample_bytes += len(lines)
         self._lines += lines.count(b"data:")
         if not self.recognised:
             self.recognised = any(mark in lines for mark in marks.form)
@@ -166,6 +189,20 @@ def _event(line: bytes) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _words(value: Any) -> int:
+    """Characters of what the model said in an event or answer."""
+    found, waiting = 0, [(value, False)]
+    while waiting:
+        each, said = waiting.pop()
+        if isinstance(each, str):
+            found += len(each) if said else 0
+        elif isinstance(each, list):
+            waiting += [(inner, said) for inner in each]
+        elif isinstance(each, dict):
+            waiting += [(inner, key in WORDS) for key, inner in each.items()]
+    return found
 
 
 def error_words(value: Mapping[str, Any]) -> str:

@@ -140,9 +140,13 @@ def worded(metric: str, amount: int) -> str:
 
 def _used_up(window: BudgetWindow, need: int) -> str:
     budget = window.budget
-    spent = f"{worded(budget.metric, window.spent)} of {worded(budget.metric, window.cap)}"
+    spent = (
+        f"{worded(budget.metric, window.spent)} of {worded(budget.metric, window.cap)} are spent"
+    )
+    if window.spent + need <= window.cap:
+        spent += f" and {worded(budget.metric, window.leased)} are held by requests under way"
     return (
-        f"The budget of {whose(budget)} has no room for this request: {spent} are spent"
+        f"The budget of {whose(budget)} has no room for this request: {spent}"
         f"{_WHEN[Window(budget.window)]}, and it may cost up to {worded(budget.metric, need)}."
     )
 

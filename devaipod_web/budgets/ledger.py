@@ -230,6 +230,8 @@ class Ledger:
         """Open the incident, and return what is to be raised."""
         view = account.view
         try:
+            # First what was spent: the incident says how the window stands.
+            await self._shielded(self._flush())
             incident, window, is_new = await db.write(
                 incidents.open_hard, view.window_id, payer.run_id, need[view.metric]
             )

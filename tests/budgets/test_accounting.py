@@ -49,7 +49,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = 86400
 PROCESSES = 3
-AMOUNTS = st.builds(Amount, st.integers(0, 60), st.integers(0, 40), st.integers(0, 2))
+PROCESS = st.integers(0, PROCESSES - 1)
+AMOUNTS = st.builds(Amount, st.integers(1, 60), st.integers(0, 40), st.integers(1, 2))
 
 
 @dataclass(eq=False)
@@ -89,10 +90,10 @@ class Accounting(RuleBasedStateMachine):
     other: Run
 
     @initialize(
-        usd=st.integers(0, 400),
-        day=st.integers(0, 300),
-        requests=st.integers(0, 12),
-        own=st.integers(0, 200),
+        usd=st.sampled_from([150, 500, 3000]),
+        day=st.sampled_from([100, 400, 3000]),
+        requests=st.sampled_from([6, 20, 100]),
+        own=st.sampled_from([100, 300, 3000]),
     )
     def budgets(self, usd: int, day: int, requests: int, own: int) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="devaipod-accounting-"))
@@ -140,14 +141,19 @@ class Accounting(RuleBasedStateMachine):
         run = self.run if which else self.other
         return Payer(run.pk, run.project_id, run.owner_id)
 
-    @rule(
-        target=charges,
-        index=st.integers(0, PROCESSES - 1),
-        which=st.booleans(),
-        worst=AMOUNTS,
-        wish=st.booleans(),
-    )
-    def reserve(self, index: int, which: bool, worst: Amount, wish: bool):
+    @rule(target=charges, asked=st.lists(st.tuples(PROCESS, st.booleans(), AMOUNTS), min_size=1))
+    def reserve(self, asked: list[tuple[int, bool, Amount]]):
+        made = [self.reserve_one(*one) for one in asked]
+        return multiple(*(charge for charge in made if charge is not None))
+
+    @rule(asked=st.lists(st.tuples(PROCESS, st.booleans(), AMOUNTS, st.integers(0, 4)), min_size=1))
+    def whole_requests(self, asked: list[tuple[int, bool, Amount, int]]) -> None:
+        for index, which, worst, share in asked:
+            charge = self.reserve_one(index, which, worst)
+            if charge is not None:
+                self.settle_share(charge, share)
+
+    def reserve_one(self, index: int, which: bool, worst: Amount) -> Charge | None:
         process, payer, need = self.processes[index], self.payer(which), parts(worst)
         book = process.book
         binding = book.find(payer, self.now)
@@ -166,7 +172,7 @@ class Accounting(RuleBasedStateMachine):
                 book.granted(window_id, block)
             if not book.take(binding, need, self.now):
                 assert not taken.granted
-                return multiple()
+                return None
         process.last += 1
         line = journal.reservation_line(process.last, self.now, payer, worst, binding.names)
         process.journal.append(line)
@@ -213,7 +219,7 @@ class Accounting(RuleBasedStateMachine):
                 self.forced[window_id] = self.forced.get(window_id, 0) + over
 
     @rule(
-        index=st.integers(0, PROCESSES - 1),
+        index=PROCESS,
         outcome=st.sampled_from(["written", "written", "failed", "answer lost"]),
         rotate=st.booleans(),
         everything=st.booleans(),
@@ -243,7 +249,7 @@ class Accounting(RuleBasedStateMachine):
         process.journal.forget_before(batch.journal)
         self.check_leases(process)
 
-    @rule(index=st.integers(0, PROCESSES - 1), torn=st.booleans())
+    @rule(index=PROCESS, torn=st.booleans())
     def kill(self, index: int, torn: bool) -> None:
         process = self.processes[index]
         process.alive = False

@@ -178,3 +178,8 @@ def pod_token_dir(pod_name: str) -> Path:
 def sample_dir() -> Path:
     """The demo's own upstream and production repositories."""
     return home() / "sample"
+
+
+def budgets_dir() -> Path:
+    """Journals of the processes that hold leases on budgets, a folder a process."""
+    return home() / "budgets"

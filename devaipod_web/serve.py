@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -250,9 +250,13 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
     servers: list[_Server] = []
     tasks: dict[str, asyncio.Task[None]] = {}
     ending = asyncio.Event()
+    settled = asyncio.Event()
     backend: ContainerBackend | None = None
     try:
         if "gateway" in wanted:
+            from devaipod_web.budgets import ledger
+
+            tasks["budgets"] = asyncio.create_task(ledger.current().run(settled), name="budgets")
             server = _gateway()
             tasks["gateway"] = await _start(server, None)
             servers.append(server)
@@ -281,7 +285,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         ending.set()
         for server in servers:
             server.should_exit = True
-        await _drain(tasks)
+        await _drain(tasks, settled)
         if backend is not None:
             await backend.close()
         if sock is not None:
@@ -304,18 +308,26 @@ async def _until_stopped(stop: asyncio.Event, tasks: dict[str, asyncio.Task[None
     return 1
 
 
-async def _drain(tasks: dict[str, asyncio.Task[None]]) -> None:
-    """Let the services end, then what waits for the database's writer."""
+async def _drain(tasks: dict[str, asyncio.Task[None]], settled: asyncio.Event) -> None:
+    """Let the services end, then the budgets, which settle what the gateway did last, then what waits for the database's writer."""
     from devaipod_web import db
 
-    if tasks:
-        _, late = await asyncio.wait(tasks.values(), timeout=GRACE_SECONDS)
-        for task in late:
-            log.warning("serve.late", service=task.get_name())
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    budgets = tasks.pop("budgets", None)
+    await _finish(tasks.values())
+    settled.set()
+    await _finish([budgets] if budgets is not None else [])
     # The writer takes its jobs in order: when its connection is closed, everything before is committed.
     await db.close_connections()
+
+
+async def _finish(tasks: Collection[asyncio.Task[None]]) -> None:
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+    for task in late:
+        log.warning("serve.late", service=task.get_name())
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _start(server: _Server, sockets: list[socket.socket] | None) -> asyncio.Task[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from devaipod_web import home
@@ -26,6 +27,17 @@ def _number(name: str, default: int) -> int:
         return int(text)
     except ValueError as error:
         raise ValueError(f"{name} must be a whole number, not {text!r}") from error
+
+
+def _decimal(name: str, default: str) -> Decimal:
+    text = os.environ.get(name) or default
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError(f"{name} must be a number such as {default}, not {text!r}") from error
+    if not value.is_finite() or value < 0:
+        raise ValueError(f"{name} must be a number from 0 on, not {text!r}")
+    return value
 
 
 DEBUG = _flag("DEVAIPOD_DEBUG")
@@ -55,6 +67,7 @@ INSTALLED_APPS = [
     "devaipod_web.projects",
     "devaipod_web.runs",
     "devaipod_web.llm",
+    "devaipod_web.budgets",
     "devaipod_web.reviews",
 ]
 
@@ -153,6 +166,10 @@ KEEP_WARM = timedelta(seconds=_number("DEVAIPOD_KEEP_WARM_SECONDS", 600))
 PERMISSION_TIMEOUT = timedelta(seconds=_number("DEVAIPOD_PERMISSION_TIMEOUT_SECONDS", 1800))
 #: Wall time of a run unless its project or the launch says less.
 DEFAULT_WALL_SECONDS = _number("DEVAIPOD_WALL_SECONDS", 7200)
+#: What a run may spend on models, and how many requests it may send them, unless its project, the launch or a manager says
+#: otherwise. 0 is no limit.
+RUN_BUDGET_USD = _decimal("DEVAIPOD_RUN_BUDGET_USD", "5.00")
+RUN_REQUESTS = _number("DEVAIPOD_RUN_REQUESTS", 1000)
 #: A running run without any event for this long is named stuck.
 STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.

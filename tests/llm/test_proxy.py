@@ -174,8 +174,9 @@ async def test_a_body_of_nothing_but_brackets_is_refused_unparsed(gateway, pod, 
 
 
 async def test_large_bodies_of_one_run_are_taken_at_a_bounded_rate(
-    gateway, pod, scripted, real_provider, monkeypatch
+    gateway, pod, scripted, real_provider, monkeypatch, settings
 ):
+    settings.RUN_BUDGET_USD = Decimal(0)
     monkeypatch.setattr(pace, "BYTES_PER_SECOND", 4_000_000)
     monkeypatch.setattr(pace, "BURST_BYTES", 2_000_000)
     pace._budgets.clear()

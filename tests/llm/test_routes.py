@@ -172,13 +172,13 @@ async def test_a_ceiling_lets_a_model_without_a_price_pass_and_marks_it(
     gateway, pod, scripted, acme, run
 ):
     await route("*", acme)
-    await db.write(Price.objects.create, pattern="*", is_ceiling=True, sent=100, received=200)
+    await db.write(Price.objects.create, pattern="*", is_ceiling=True, sent=10, received=20)
     status, _ = await ask(gateway, pod, model="house-llm-7")
     assert status == 200
     (call,) = await stored_calls(run)
     assert call.unpriced
     # 1,000 in (400 of them cached, at the input's price) and 200 out
-    assert call.cost == Decimal("0.14")
+    assert call.cost == Decimal("0.014")
     assert (await db.read(Run.objects.get, pk=run.pk)).unpriced_calls == 1
 
 

@@ -184,16 +184,16 @@ class Accounting(RuleBasedStateMachine):
 
     @rule(charge=consumes(charges), share=st.integers(0, 4), lies=st.integers(0, 20))
     def settle(self, charge: Charge, share: int, lies: int) -> None:
-        process = charge.process
-        if not process.alive:
-            return
-        worst = charge.worst
         # One provider in twenty says more than was reserved.
-        extra = 30 if lies == 20 else 0
-        actual = Amount(
-            worst.pico_usd * share // 4 + extra, worst.tokens * share // 4, worst.requests
+        if charge.process.alive:
+            self.settle_share(charge, share, 30 if lies == 20 else 0)
+
+    def settle_share(self, charge: Charge, share: int, extra: int = 0) -> None:
+        worst = charge.worst
+        self.settle_at(
+            charge,
+            Amount(worst.pico_usd * share // 4 + extra, worst.tokens * share // 4, worst.requests),
         )
-        self.settle_at(charge, actual)
 
     def settle_at(self, charge: Charge, actual: Amount) -> None:
         process = charge.process

@@ -4,6 +4,7 @@ ModelError
 ├── RequestRefused      the gateway does not pass the request: too large, not JSON, reaches further than the model
 ├── NotConfigured       the run has no model, or its provider's credential cannot be read
 ├── CredentialRefused   the provider does not take the key
+├── BudgetUsedUp        the provider's credit or quota is used up (402, `insufficient_quota`), or a budget of ours
 ├── RateLimited         the provider's limit is reached
 ├── ProviderRefused     the provider answers 4xx: unknown model, context too long, …
 ├── ProviderFailed      the provider answers 5xx, breaks off, or says something that is no answer
@@ -51,6 +52,13 @@ class CredentialRefused(ModelError):
 
     code = "credential-refused"
     status = 401
+
+
+class BudgetUsedUp(ModelError):
+    """There is no money left for this call; repeating it will not help. 402, so that agents do not repeat it as they do 429."""
+
+    code = "budget-used-up"
+    status = 402
 
 
 class RateLimited(ModelError):

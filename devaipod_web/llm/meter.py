@@ -68,6 +68,13 @@ def record_call(
     wake(Run.objects.values_list("key", flat=True).get(pk=run_id))
 
 
+def keep_without_run(run: Run) -> None:
+    """Let the calls of a run that is deleted say themselves whose they were. In the deleting transaction."""
+    LlmCall.objects.filter(run=run).update(
+        run=None, run_key=run.key, project=run.project_id, owner=run.owner_id
+    )
+
+
 def due(run_id: int, kind: str) -> bool:
     """Whether a message of this kind may be put on the run now; true at most once in `QUIET_SECONDS`."""
     now = time.monotonic()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from devaipod_web.forges import guard
+from devaipod_web.forges.dial import guarded_session
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.llm.errors import (
+    BudgetUsedUp,
     CredentialRefused,
     ModelError,
     NotConfigured,
@@ -34,34 +34,16 @@ MAX_ERROR_BYTES = 16 * 1024
 MAX_CONNECTIONS = 200
 #: How long a provider's address that was checked is taken for checked.
 CHECKED_SECONDS = 30
+#: Codes and words by which providers say that credit or quota is used up: with 402 as a rule, but also with 429, 400 or 403.
+USED_UP = (
+    "insufficient_quota",
+    "insufficient_balance",
+    "billing_hard_limit_reached",
+    "credit balance is too low",
+    "exceeded your current quota",
+)
 #: What may be a credential in a provider's own words ("Incorrect API key provided: sk-…").
 LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|gsk|xai|AIza)[-_A-Za-z0-9*.]{8,}")
-
-
-class _GuardedResolver(AbstractResolver):
-    """Names are resolved and their addresses checked by the guard each time a connection is made."""
-
-    def __init__(self, scheme: str) -> None:
-        self._scheme = scheme
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await asyncio.to_thread(guard.resolve, host, port, scheme=self._scheme)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 @dataclass
@@ -86,12 +68,9 @@ def _session(scheme: str) -> aiohttp.ClientSession:
     found = _sessions.get(scheme)
     # A session belongs to the loop that it was made in; tests have one loop each.
     if found is None or found.closed or found._loop is not asyncio.get_running_loop():
-        found = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=_GuardedResolver(scheme), limit=MAX_CONNECTIONS, use_dns_cache=False
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
+        found = guarded_session(
+            scheme,
+            limit=MAX_CONNECTIONS,
             auto_decompress=True,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             read_bufsize=256 * 1024,
@@ -158,8 +137,16 @@ async def _checked_scheme(upstream: Upstream) -> str:
 
 async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> ModelError:
     status = response.status
-    words = masked(await _words(response), upstream.key)
+    text = await _text(response)
+    words = masked(_words(response, text), upstream.key)
     said = f": {words}" if words else "."
+    if status == BudgetUsedUp.status or (
+        400 <= status < 500 and any(words in text.lower() for words in USED_UP)
+    ):
+        return BudgetUsedUp(
+            f"The credit or quota at the provider {upstream.name} is used up ({status}){said}",
+            next_step="Add credit or raise the limit with the provider, then prompt the run again.",
+        )
     if status in (401, 403):
         return CredentialRefused(
             f"The provider {upstream.name} refused its key ({status}){said}",
@@ -189,14 +176,18 @@ async def _refusal(upstream: Upstream, response: aiohttp.ClientResponse) -> Mode
     )
 
 
-async def _words(response: aiohttp.ClientResponse) -> str:
-    """What the provider says about its error, at most 500 characters."""
+async def _text(response: aiohttp.ClientResponse) -> str:
+    """The body of a refusal, at most `MAX_ERROR_BYTES` of it; empty when it does not come."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             data = await response.content.read(MAX_ERROR_BYTES)
     except (aiohttp.ClientError, OSError, TimeoutError):
         return ""
-    text = data.decode(errors="replace").strip()
+    return data.decode(errors="replace").strip()
+
+
+def _words(response: aiohttp.ClientResponse, text: str) -> str:
+    """What the provider says about its error, at most 500 characters."""
     if "json" in response.headers.get("Content-Type", ""):
         text = _message(text) or text
     elif text.startswith("<"):

@@ -29,25 +29,27 @@ class CannotUnseal(Exception):
         )
 
 
-def seal(secret: bytes) -> bytes:
-    """Encrypt a secret for the database."""
-    return _fernet().encrypt(secret)
+def seal(secret: bytes, *, context: bytes = b"") -> bytes:
+    """Encrypt a secret for the database. With a `context` nobody opens it who does not know that too."""
+    return _fernet(context).encrypt(secret)
 
 
-def unseal(sealed: bytes) -> bytes:
-    """Decrypt what `seal` made. Raises `CannotUnseal`."""
+def unseal(sealed: bytes, *, context: bytes = b"") -> bytes:
+    """Decrypt what `seal` made with the same context. Raises `CannotUnseal`."""
     try:
-        return _fernet().decrypt(bytes(sealed))
+        return _fernet(context).decrypt(bytes(sealed))
     except InvalidToken as error:
         raise CannotUnseal from error
 
 
-def _fernet() -> MultiFernet:
+def _fernet(context: bytes) -> MultiFernet:
     named = os.environ.get("DEVAIPOD_ENCRYPTION_KEY", "")
     secrets = [part.strip().encode() for part in named.split(",") if part.strip()]
-    return MultiFernet([_derive(s) for s in secrets or [home.secret_file("encryption.key")]])
+    secrets = secrets or [home.secret_file("encryption.key")]
+    return MultiFernet([_derive(secret, context) for secret in secrets])
 
 
-def _derive(secret: bytes) -> Fernet:
-    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=PURPOSE)
+def _derive(secret: bytes, context: bytes) -> Fernet:
+    # The context is the salt (RFC 5869 §2.2): none gives the same keys as before there were contexts.
+    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=context or None, info=PURPOSE)
     return Fernet(base64.urlsafe_b64encode(kdf.derive(secret)))

@@ -84,6 +84,15 @@ class ScriptedProvider:
         error = {"error": {"message": "Rate limit reached for requests"}}
         return web.json_response(error, status=429, headers={"Retry-After": "7"})
 
+    async def do_unpaid(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        error = {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}
+        return web.json_response(error, status=402)
+
+    async def do_no_quota(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        message = "You exceeded your current quota, please check your plan and billing details."
+        error = {"message": message, "type": "insufficient_quota", "code": "insufficient_quota"}
+        return web.json_response({"error": error}, status=429)
+
     async def do_fail(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         return web.Response(status=500, text="<html><body>upstream fell over</body></html>")
 

@@ -137,6 +137,8 @@ async def test_an_agent_that_hangs_up_ends_the_request_at_the_provider(
     [
         ("unauthorized", 401, "credential-refused", "refused its key", "Providers page"),
         ("limited", 429, "rate-limited", "at its limit", "Wait"),
+        ("unpaid", 402, "budget-used-up", "is used up (402)", "Add credit"),
+        ("no_quota", 402, "budget-used-up", "is used up (429)", "Add credit"),
         ("fail", 502, "provider-failed", "failed (500)", "status page"),
         ("unknown_model", 404, "provider-refused", "The model does not exist", "model's name"),
         ("redirect", 400, "not-configured", "redirects are not followed", "base address"),

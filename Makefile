@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up down logs images setup doctor test check bench fmt lint locks clean
+.PHONY: help demo up down logs images setup doctor test check bench fmt lint locks openapi clean
 SHELL := /bin/sh
 # The system's Python runs devaipod_web.host until .venv is there; `make PYTHON=python3.12 up` chooses one.
 HOST = python=$$(PYTHON="$(PYTHON)" sh devaipod_web/host/find-python.sh) && "$$python" -m devaipod_web.host
@@ -38,7 +38,7 @@ check: ## ruff, mypy and the unit tests: under a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
 		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow" $(PYTEST)
 
-bench: setup ## The three figures of docs/develop/benchmarks.md
+bench: setup ## The four figures of docs/develop/benchmarks.md
 	@$(HOST) bench
 
 fmt: ## Format the code
@@ -49,6 +49,10 @@ lint: ## ruff and mypy alone
 
 locks: ## Write the lock files anew from pyproject.toml and the images' manifests
 	@sh images/locks.sh
+
+openapi: ## Write docs/openapi.json anew from the code
+	@$(HOST) venv --dev
+	@$(BIN)/python manage.py openapi
 
 clean: ## End and remove everything of this installation: server, pods, volumes, DEVAIPOD_HOME
 	@$(HOST) clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from devaipod_web.accounts.permissions import ORDER, Role, role_of
+from devaipod_web.health import drain, queries
 from devaipod_web.runs import overview
 
 THEME_COOKIE = "devaipod_theme"
@@ -21,8 +23,9 @@ LINKS = (
     ("runs", "Runs", ""),
     ("reviews", "Reviews", "wait for review"),
     ("projects", "Projects", ""),
+    ("services", "Services", "not well"),
 )
-SETTINGS = ("providers", "people", "tokens")
+SETTINGS = ("providers", "webhooks", "people", "tokens")
 
 
 class Frame:
@@ -93,7 +96,7 @@ class Frame:
     def links(self) -> list[dict[str, Any]]:
         """The rail's entries with how much waits behind each."""
         needs, reviews = overview.waiting_counts()
-        counts = {"now": needs, "reviews": reviews}
+        counts = {"now": needs, "reviews": reviews, "services": queries.unwell()}
         names = [*LINKS, ("audit", "Audit", "")] if self.may_manage else list(LINKS)
         return [
             {
@@ -106,11 +109,17 @@ class Frame:
             for name, label, means in names
         ]
 
+    @cached_property
+    def draining_since(self) -> datetime | None:
+        """Since when no new runs are taken; None while they are."""
+        return drain.since() if self.role is not None else None
+
     @property
     def palette(self) -> list[dict[str, str]]:
         """Every page and action that the person may reach."""
         pages = [("Now", "now", "g n"), ("Runs", "runs", "g r"), ("Reviews", "reviews", "g v")]
-        pages += [("Projects", "projects", "g p"), ("Help", "help", "?")]
+        pages += [("Projects", "projects", "g p"), ("Services", "services", "g s")]
+        pages += [("Help", "help", "?")]
         pages += [("My account", "account", ""), ("API tokens", "tokens", "")]
         pages += [("API documentation", "api_docs", "")]
         if self.may_launch:
@@ -118,6 +127,7 @@ class Frame:
         if self.may_manage:
             pages += [("New project", "project_new", ""), ("Audit", "audit", "")]
             pages += [("Providers", "providers", ""), ("New provider", "provider_new", "")]
+            pages += [("Webhooks", "webhooks", ""), ("New webhook", "webhook_new", "")]
             pages += [("People", "people", ""), ("Add a person", "person_new", "")]
         return [{"label": label, "url": reverse(name), "key": key} for label, name, key in pages]
 

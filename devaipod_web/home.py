@@ -20,7 +20,28 @@ KEY_LENGTH = 10
 
 def new_key() -> str:
     """A public key of a row: 10 random lower-case base32 characters (RFC 4648 §6), 50 bits."""
-    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(KEY_LENGTH))
+    # 32 letters: the low five bits of a random byte choose one evenly.
+    return "".join(KEY_ALPHABET[byte & 31] for byte in secrets.token_bytes(KEY_LENGTH))
+
+
+#: What holds the packages `devaipod_web` and `pods`: a checkout's top, or the site-packages of an installed wheel.
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def in_checkout() -> bool:
+    """Whether this program runs from a checkout rather than from an installed wheel."""
+    # site-packages may hold anybody's `templates`; a checkout of ours has both of these.
+    return (ROOT / "manage.py").is_file() and (ROOT / "devaipod_web" / "home.py").is_file()
+
+
+def assets() -> Path:
+    """The folder of `templates`, `static` and `images`: a checkout's top, in a wheel the package itself."""
+    return ROOT if in_checkout() else ROOT / "devaipod_web"
+
+
+def set_up() -> str:
+    """The command that brings everything up, as people type it here: in messages."""
+    return "`make up`" if in_checkout() else "`devaipod setup`"
 
 
 def home() -> Path:
@@ -28,9 +49,8 @@ def home() -> Path:
     named = os.environ.get("DEVAIPOD_HOME")
     if named:
         return Path(named).expanduser().resolve()
-    checkout = Path(__file__).resolve().parent.parent
-    if (checkout / "manage.py").is_file():
-        return checkout / "var"
+    if in_checkout():
+        return ROOT / "var"
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(data).expanduser() / "devaipod"
 
@@ -110,7 +130,7 @@ def pod_socket_dir(pod_key: str) -> Path:
 
 
 def podman_socket() -> Path:
-    """The socket of the podman API service that `make up` starts, unless DEVAIPOD_PODMAN_SOCKET names another."""
+    """The socket of the podman API service that setup starts, unless DEVAIPOD_PODMAN_SOCKET names another."""
     named = os.environ.get("DEVAIPOD_PODMAN_SOCKET")
     return Path(named) if named else runtime_dir() / "podman.sock"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -16,40 +15,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MASK = "[masked]"
-#: Names whose values are never shown.
-SECRET_NAMES = re.compile(
-    r"(?:^|[_-])(?:token|tokens|authorization|password|passwd|secret|credential|credentials|api[_-]?key|cookie|set-cookie|"
-    r"sessionid|private[_-]?key|encryption[_-]?key|bearer)$",
-    re.IGNORECASE,
-)
-#: Text that is a secret wherever it stands → what is left of it.
-SECRET_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
-    (re.compile(r"(/sign-in/)[A-Za-z0-9_~.-]{8,}"), rf"\1{MASK}"),
-    (
-        re.compile(r"([?&](?:token|key|api_key|access_token|code)=)[^&\s\"']+", re.IGNORECASE),
-        rf"\1{MASK}",
-    ),
-    (re.compile(r"(://[^/\s:@]+:)[^/\s@]+@"), rf"\1{MASK}@"),
-    (
-        re.compile(
-            r"\b(?:sk|pk|rk|gsk|xai|ghp|gho|ghs|ghu|glpat|github_pat|AIza|dvp)[-_][A-Za-z0-9_-]{12,}"
-        ),
-        MASK,
-    ),
-    (re.compile(r"\bAIza[A-Za-z0-9_-]{20,}"), MASK),
-    # The run tokens: 256 bits in base64url. Object ids (40 hex) and digests (64 hex) have other lengths.
-    (re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"), MASK),
-)
+from devaipod_web.masking import MASK, SECRET_NAMES, mask_text
+
 MAX_DEPTH = 6
-
-
-def mask_text(text: str) -> str:
-    """The same text without what looks like a secret."""
-    for pattern, replacement in SECRET_TEXTS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def mask_secrets(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:

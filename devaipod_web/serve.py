@@ -1,7 +1,7 @@
 """`devaipod serve`: web, gateway and supervisor in one process, on one event loop.
 
 The order matters. Coming up: lock, migrations looked at, sockets, pods' links renewed, supervisor, card. Going down
-(SIGTERM, SIGINT): supervisor and servers are told to end and given `GRACE_SECONDS`, then the database's writer
+(SIGTERM, SIGINT): the parts (`parts.py`) are told to end and given `GRACE_SECONDS`, then the database's writer
 finishes what waits for it, and only then the loop ends. uvicorn would catch the signals and raise them again after
 its own shutdown, which would end the rest in the middle: its `capture_signals` does nothing here.
 """
@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -27,10 +27,9 @@ from typing import IO, Any
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "devaipod_web.settings")
 
 import structlog
-import uvicorn
 
 from devaipod_web import home, logging
-from pods.backend import ContainerBackend
+from devaipod_web.parts import Budgets, Gateway, Part, PartFailed, Supervisor, Wakes, Web, Webhooks
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -38,22 +37,12 @@ SERVICES = ("web", "gateway", "supervisor")
 DEFAULT_PORT = 8000
 #: Ports tried after the first when none was asked for.
 MORE_PORTS = 100
-GRACE_SECONDS = 8
 #: A server in the background must be up within this time.
 START_SECONDS = 60
 
 
 class CannotServe(Exception):
     """The server cannot start; the message says why and what to do."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: one process, one owner of the signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing: `_until_stopped` owns the signals."""
-        yield
 
 
 def main(service: str = "all", *, host: str = "127.0.0.1", port: int | None = None) -> int:
@@ -198,7 +187,7 @@ def _set_up_django(service: str) -> None:
     if waiting:
         raise CannotServe(
             f"The database lacks {len(waiting)} migration{'s' if len(waiting) > 1 else ''} (first: {waiting[0][0]}). "
-            "Run `devaipod setup`, then serve again."
+            "Run `devaipod migrate`, then serve again."
         )
 
 
@@ -241,171 +230,87 @@ def _run(service: str, *, host: str, port: int | None) -> int:
 
 
 async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str) -> int:
-    from devaipod_web.runs import relay
+    from devaipod_web.runs import backends, relay
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    servers: list[_Server] = []
-    tasks: dict[str, asyncio.Task[None]] = {}
-    ending = asyncio.Event()
-    settled = asyncio.Event()
-    backend: ContainerBackend | None = None
+    parts: dict[str, Part] = {}
+    beats: asyncio.Task[None] | None = None
     try:
+        # The gateway first: a sidecar that waits for it finds it before the supervisor looks at its pod.
         if "gateway" in wanted:
-            from devaipod_web.budgets import ledger
-
-            tasks["budgets"] = asyncio.create_task(ledger.current().run(settled), name="budgets")
-            server = _gateway()
-            tasks["gateway"] = await _start(server, None)
-            servers.append(server)
-            await _relink_pods()
+            await _add(parts, Budgets())
+            await _add(parts, Gateway())
         if sock is not None:
-            server = _web()
-            tasks["web"] = await _start(server, [sock])
-            servers.append(server)
+            await _add(parts, Web(sock))
         if "supervisor" in wanted:
-            from devaipod_web.runs.supervisor import supervise
-
-            backend = _backend()
-            tasks["supervisor"] = asyncio.create_task(
-                supervise(backend, stop=ending), name="supervisor"
-            )
+            await _add(parts, Supervisor())
+            await _add(parts, Webhooks())
         if relay.is_needed():
-            tasks["wakes"] = asyncio.create_task(relay.Relay().run(ending), name="wakes")
+            await _add(parts, Wakes())
+        beats = asyncio.create_task(_beat(parts), name="beats")
         url = _url(sock, host)
         if sock is not None:
             _write_card(url)
         log.info("serve.up", services=list(wanted), url=url, pid=os.getpid())
         if sys.stdout.isatty():
             print(f"devaipod serves at {url} (end with Ctrl-C)", flush=True)
-        return await _until_stopped(stop, tasks)
+        return await _until_stopped(stop, parts)
     finally:
-        ending.set()
-        for server in servers:
-            server.should_exit = True
-        await _drain(tasks, settled)
-        if backend is not None:
-            await backend.close()
+        if beats is not None:
+            beats.cancel()
+        await asyncio.gather(
+            *([beats] if beats is not None else []),
+            *(part.stop() for part in parts.values() if part.name != Budgets.name),
+            return_exceptions=True,
+        )
+        if Budgets.name in parts:
+            await parts[Budgets.name].stop()
+        await backends.close()
+        await _drain()
         if sock is not None:
             home.serve_card().unlink(missing_ok=True)
         log.info("serve.down")
 
 
-async def _until_stopped(stop: asyncio.Event, tasks: dict[str, asyncio.Task[None]]) -> int:
-    """Wait for a signal, or for a service that ends by itself, which none should."""
-    stopping = asyncio.create_task(stop.wait(), name="signals")
-    await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+async def _add(parts: dict[str, Part], part: Part) -> None:
+    parts[part.name] = part
+    try:
+        await part.start()
+    except PartFailed as error:
+        raise CannotServe(str(error)) from error
+
+
+async def _beat(parts: dict[str, Part]) -> None:
+    from devaipod_web.health.beat import Beats
+
+    await Beats(parts).run()
+
+
+async def _until_stopped(stop: asyncio.Event, parts: dict[str, Part]) -> int:
+    """Wait for a signal, or for a part that ends by itself, which none should."""
+    waits = [
+        asyncio.create_task(event.wait()) for event in (stop, *(p.failed for p in parts.values()))
+    ]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
     if stop.is_set():
         log.info("serve.stopping")
         return 0
-    stopping.cancel()
-    for name, task in tasks.items():
-        if task.done():
-            error = task.exception()
-            log.error("serve.broke_down", service=name, exc_info=error)
+    for part in parts.values():
+        if part.failed.is_set():
+            log.error("serve.broke_down", service=part.name, exc_info=part.error)
     return 1
 
 
-async def _drain(tasks: dict[str, asyncio.Task[None]], settled: asyncio.Event) -> None:
-    """Let the services end, then the budgets, which settle what the gateway did last, then what waits for the database's writer."""
+async def _drain() -> None:
+    """Let what waits for the database's writer be written: it takes its jobs in order, so all before is committed then."""
     from devaipod_web import db
 
-    budgets = tasks.pop("budgets", None)
-    await _finish(tasks.values())
-    settled.set()
-    await _finish([budgets] if budgets is not None else [])
-    # The writer takes its jobs in order: when its connection is closed, everything before is committed.
     await db.close_connections()
-
-
-async def _finish(tasks: Collection[asyncio.Task[None]]) -> None:
-    if not tasks:
-        return
-    _, late = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
-    for task in late:
-        log.warning("serve.late", service=task.get_name())
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _start(server: _Server, sockets: list[socket.socket] | None) -> asyncio.Task[None]:
-    task = asyncio.create_task(server.serve(sockets=sockets), name="server")
-    while not server.started:
-        if task.done():
-            task.result()
-            raise CannotServe("A server ended before it had started.")
-        await asyncio.sleep(0.005)
-    return task
-
-
-def _gateway() -> _Server:
-    from devaipod_web.gateway.app import application
-    from devaipod_web.gateway.sockets import check_length
-    from pods.sidecar.protocol import MAX_MESSAGE_BYTES
-
-    path = check_length(home.gateway_socket())
-    path.unlink(missing_ok=True)
-    return _Server(
-        uvicorn.Config(
-            application,
-            uds=str(path),
-            loop="none",
-            http="httptools",
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS // 2,
-        )
-    )
-
-
-def _web() -> _Server:
-    from devaipod_web.asgi import application
-
-    return _Server(
-        uvicorn.Config(
-            application,
-            loop="none",
-            http="httptools",
-            ws="websockets-sansio",
-            ws_max_size=64 * 1024,
-            lifespan="off",
-            log_config=None,
-            access_log=False,  # `asgi.AccessLog` writes it: uvicorn's switch is one for all servers of a process
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS // 2,
-        )
-    )
-
-
-def _backend() -> ContainerBackend:
-    from pods.podman import PodmanBackend
-
-    return PodmanBackend(
-        home.podman_socket(),
-        installation=home.installation_id(),
-        volumes_dir=home.volumes_dir(),
-    )
-
-
-async def _relink_pods() -> None:
-    """Give every pod that lives the new socket."""
-    from devaipod_web import db
-    from devaipod_web.gateway.sockets import relink_all
-    from devaipod_web.runs.models import RunPod
-
-    def live() -> list[str]:
-        return list(RunPod.objects.filter(ended_at=None).values_list("key", flat=True))
-
-    relink_all(await db.read(live))
 
 
 def _url(sock: socket.socket | None, host: str) -> str:

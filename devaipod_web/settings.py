@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 
 from devaipod_web import home
 from devaipod_web.database import database_config
 
-BASE_DIR = Path(__file__).resolve().parent.parent
 #: Templates and static files: beside the package in a checkout, inside it in a wheel.
-ASSETS_DIR = BASE_DIR if (BASE_DIR / "templates").is_dir() else Path(__file__).resolve().parent
+ASSETS_DIR = home.assets()
 
 
 def _flag(name: str, default: bool = False) -> bool:
@@ -69,9 +67,12 @@ INSTALLED_APPS = [
     "devaipod_web.llm",
     "devaipod_web.budgets",
     "devaipod_web.reviews",
+    "devaipod_web.webhooks",
+    "devaipod_web.health",
 ]
 
 MIDDLEWARE = [
+    "devaipod_web.api.problems.ProblemDocuments",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -157,6 +158,9 @@ USE_I18N = False
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
+#: The longest time that an API token may count, in days; a manager's may also count until it is revoked.
+TOKEN_MAX_DAYS = _number("DEVAIPOD_TOKEN_MAX_DAYS", 366)
+
 # --- Runs -----------------------------------------------------------------------------------------------------
 #: Runs that may have a pod at once; the rest are queued.
 MAX_RUNS = _number("DEVAIPOD_MAX_RUNS", os.cpu_count() or 1)
@@ -170,11 +174,13 @@ DEFAULT_WALL_SECONDS = _number("DEVAIPOD_WALL_SECONDS", 7200)
 #: otherwise. 0 is no limit.
 RUN_BUDGET_USD = _decimal("DEVAIPOD_RUN_BUDGET_USD", "5.00")
 RUN_REQUESTS = _number("DEVAIPOD_RUN_REQUESTS", 1000)
+HEALTH_SECONDS = _number("DEVAIPOD_HEALTH_SECONDS", 20)
 #: A running run without any event for this long is named stuck.
 STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.
 MAX_ATTEMPTS = _number("DEVAIPOD_MAX_ATTEMPTS", 3)
 KEEP_LOGS = timedelta(days=_number("DEVAIPOD_KEEP_LOGS_DAYS", 30))
+KEEP_DELIVERIES = timedelta(days=_number("DEVAIPOD_KEEP_DELIVERIES_DAYS", 30))
 KEEP_VOLUMES = timedelta(days=_number("DEVAIPOD_KEEP_VOLUMES_DAYS", 7))
 #: Images of a run when neither project nor devcontainer.json names one, and of every sidecar.
 AGENT_IMAGE = os.environ.get("DEVAIPOD_AGENT_IMAGE", "localhost/devaipod-agent:dev")

@@ -7,11 +7,10 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pods.spec import EXIT_AGENT_MISSING, PROXY_PORT, STDIO_DIR
+from pods.command import COMMAND, PLACEHOLDER_KEY, PROXY_URL, command_env
+from pods.spec import EXIT_AGENT_MISSING, STDIO_DIR
 
-LLM_URL = f"http://127.0.0.1:{PROXY_PORT}/llm/v1"
-#: Agents insist on a key; the sidecar's proxy drops it and puts the run's own token in its place.
-PLACEHOLDER_KEY = "held-by-the-gateway"
+LLM_URL = f"{PROXY_URL}/llm/v1"
 #: Exit code of the entry when one of the repository's lifecycle commands failed.
 EXIT_LIFECYCLE_FAILED = 43
 DEFAULT_MODEL = "default"
@@ -25,13 +24,17 @@ EVERY_START = ("postStartCommand",)
 
 @dataclass(frozen=True)
 class AgentProfile:
-    """One kind of agent. `env` takes the model's name and the permission policy (`ask` or `allow`)."""
+    """One kind of agent. `env` takes the model's name and the permission policy (`ask` or `allow`).
+
+    Without `speaks_acp` it is no agent but a program that each run names itself; no project has it as its agent.
+    """
 
     key: str
     title: str
     program: str
     argv: tuple[str, ...]
     env: Callable[[str, str], dict[str, str]]
+    speaks_acp: bool = True
 
 
 def _opencode_env(model: str, policy: str) -> dict[str, str]:
@@ -74,7 +77,17 @@ PROFILES: dict[str, AgentProfile] = {
         argv=("opencode", "acp"),
         env=_opencode_env,
     ),
+    COMMAND: AgentProfile(
+        key=COMMAND,
+        title="Command",
+        program="",
+        argv=(),
+        env=lambda model, policy: command_env(model),
+        speaks_acp=False,
+    ),
 }
+#: Those that a project may have as its agent.
+ACP_PROFILES = {key: profile for key, profile in PROFILES.items() if profile.speaks_acp}
 
 
 def agent_env(
@@ -110,15 +123,20 @@ def entry_argv(
         f"if ! command -v {program} >/dev/null 2>&1; then",
         f'  echo "devaipod: the program {profile.program} is not in this image" >&2; exit {EXIT_AGENT_MISSING}; fi',
     ]
-    commands = lifecycle or {}
+    lines += lifecycle_lines(lifecycle or {})
+    agent = " ".join(shlex.quote(word) for word in profile.argv)
+    lines.append(f"exec {agent} <{STDIO_DIR}/in >{STDIO_DIR}/out")
+    return ("sh", "-c", "\n".join(lines))
+
+
+def lifecycle_lines(commands: Mapping[str, Sequence[tuple[str, ...]]]) -> list[str]:
+    """The repository's lifecycle commands as lines of shell."""
+    lines = []
     once = [step for name in ONCE for step in _steps(name, commands.get(name, ()))]
     if once:
         mark = f'"${{HOME:-/tmp}}/{LIFECYCLE_MARK}"'
         lines += [f"if [ ! -e {mark} ]; then", *once, f": > {mark}; fi"]
-    lines += [step for name in EVERY_START for step in _steps(name, commands.get(name, ()))]
-    agent = " ".join(shlex.quote(word) for word in profile.argv)
-    lines.append(f"exec {agent} <{STDIO_DIR}/in >{STDIO_DIR}/out")
-    return ("sh", "-c", "\n".join(lines))
+    return lines + [step for name in EVERY_START for step in _steps(name, commands.get(name, ()))]
 
 
 def _steps(name: str, commands: Sequence[tuple[str, ...]]) -> list[str]:

@@ -67,8 +67,25 @@ class ContainerBackend(Protocol):
         """The pod now, or None when it is not there."""
         ...
 
+    async def look(
+        self, name: str, *, tail: int
+    ) -> tuple[PodState, Mapping[str, Sequence[LogLine]]] | None:
+        """The pod now and the last `tail` lines of each of its containers by name, or None when it is not there.
+
+        What `pod` and `logs` say, asked for at once.
+        """
+        ...
+
     async def pods(self, labels: Mapping[str, str]) -> list[PodState]:
         """All pods that carry these labels."""
+        ...
+
+    async def check_health(self, pod: str, container: str) -> bool:
+        """Run the health check of a running container once; `pod` shows its result. Called by the supervisor on a beat.
+
+        Does nothing where the container has none, does not run, is gone, or where the backend runs checks by itself. False when
+        the check did not end within 10 seconds.
+        """
         ...
 
     def watch(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:

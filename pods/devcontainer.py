@@ -111,6 +111,18 @@ def plan(
     )
 
 
+def check_image(
+    image: str, *, defaults: Sequence[str] = (), allowed_images: Sequence[str] = ()
+) -> None:
+    """Raise PullRefused unless a run that names this image itself may have it: one of `defaults`, else by the project's list."""
+    check_reference(image)
+    if allowed_images and image not in defaults and not _listed(image, allowed_images):
+        raise PullRefused(
+            f"The image {image} is not on this project's list.",
+            next_step="Add it to the project's allowed images, or choose another.",
+        )
+
+
 def _listed(image: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(image, glob) for glob in globs)
 

@@ -15,6 +15,7 @@ from pods import (
     podman_exec,
     podman_images,
     podman_logs,
+    podman_look,
     podman_oom,
     podman_state,
     podman_volumes,
@@ -28,7 +29,7 @@ from pods.errors import (
     PodRefused,
     StartFailed,
 )
-from pods.podman_client import PodmanClient
+from pods.podman_client import SLOW, PodmanClient
 from pods.podman_documents import (
     LABEL_POD,
     container_document,
@@ -59,6 +60,8 @@ from pods.spec import (
 )
 
 MAX_REMEMBERED = 1000
+#: A health check that has not ended by then is given up; podman 4.3 does not end it by itself.
+HEALTH_SECONDS = 10.0
 
 NO_BOUND_ROOTLESS = "Rootless podman cannot bound the disk use of a volume: it is measured, and a run over its limit is stopped."
 NO_LIMITS_CGROUPS_V1 = (
@@ -73,6 +76,7 @@ class PodmanBackend:
 
     def __init__(self, socket: Path, *, installation: str, volumes_dir: Path) -> None:
         self._client = PodmanClient(socket)
+        self._looker = podman_look.Looker(self._client)
         self._installation = installation
         self._volumes_dir = volumes_dir
         self._facts: tuple[bool, bool] | None = None
@@ -260,6 +264,24 @@ class PodmanBackend:
             return None
         return await self._state(document)
 
+    async def look(
+        self, name: str, *, tail: int
+    ) -> tuple[PodState, Mapping[str, Sequence[LogLine]]] | None:
+        """The pod now, and the last lines of its containers."""
+        found = await self._looker.look(name, tail)
+        if found is None:
+            return None
+        document, seen = found
+        state = await self._seen(document, [one.document for one in seen])
+        tails = {one.document["Name"]: one.lines for one in seen}
+        lines: dict[str, Sequence[LogLine]] = {}
+        for container in state.containers:
+            last = tails.get(container_name(name, container))
+            if last is None:
+                last = [line async for line in self.logs(name, container, tail=tail)]
+            lines[container] = last
+        return state, lines
+
     async def pods(self, labels: Mapping[str, str]) -> list[PodState]:
         """All pods that carry these labels."""
         found = await self._client.get("/pods/json", {"filters": _filters(labels)})
@@ -271,7 +293,9 @@ class PodmanBackend:
         infra = document.get("InfraContainerID")
         ids = [c["Id"] for c in document.get("Containers") or [] if c["Id"] != infra]
         found = await asyncio.gather(*(self._inspect(identity) for identity in ids))
-        there = [one for one in found if one is not None]
+        return await self._seen(document, [one for one in found if one is not None])
+
+    async def _seen(self, document: dict[str, Any], there: list[dict[str, Any]]) -> PodState:
         await asyncio.gather(*(self._look_for_oom(one) for one in there))
         return podman_state.pod_state(document, there, warnings=await self._warnings())
 
@@ -292,6 +316,19 @@ class PodmanBackend:
         except PodNotFound:
             return None
         return document
+
+    async def check_health(self, pod: str, container: str) -> bool:
+        """Run a health check once: podman leaves that to systemd, which need not be there."""
+        path = f"/containers/{container_name(pod, container)}/healthcheck"
+        try:
+            await self._client.run(self._client.call, "GET", path, timeout=HEALTH_SECONDS)
+        except BackendUnavailable as error:
+            if not isinstance(error.__cause__, SLOW):
+                raise
+            return False
+        except BackendError:
+            return True  # gone, not running, or without a check (409)
+        return True
 
     def watch(self, labels: Mapping[str, str]) -> AsyncIterator[PodEvent]:
         """Changes from now on. One connection, made again with back-off when podman goes away."""
@@ -409,9 +446,10 @@ class PodmanBackend:
         return await self._client.run(podman_volumes.mapped_usage, mountpoint, owner=owner)
 
     def _bounded_usage(self, name: str, mountpoint: Path) -> tuple[int, int]:
+        image = podman_volumes.image_path(self._volumes_dir, name)
         if mountpoint.is_mount():
-            return podman_volumes.mounted_usage(mountpoint)
-        return podman_volumes.image_usage(podman_volumes.image_path(self._volumes_dir, name))
+            return podman_volumes.mounted_usage(mountpoint, image.stat().st_size)
+        return podman_volumes.image_usage(image)
 
     async def tidy(self) -> None:
         """Remove the containers that were made to look into an image and lost their maker."""

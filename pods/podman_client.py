@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import http.client
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -24,15 +25,16 @@ from pods.errors import (
     QuotaExceeded,
     StartFailed,
 )
+from pods.podman_http import UnixConnection
 
 T = TypeVar("T")
 
 THREADS = 16
 CONNECT_SECONDS = 5
 CALL_SECONDS = 60
-NEXT_STEP = (
-    "Start podman's API service: `make up`, or `podman system service --time=0 unix://PATH`."
-)
+NEXT_STEP = "Start podman's API service: `devaipod restart podman`, or `podman system service --time=0 unix://PATH`."
+#: What says that podman did not answer in time.
+SLOW = (requests.ReadTimeout, TimeoutError)
 
 
 class PodmanClient:
@@ -76,9 +78,26 @@ class PodmanClient:
         timeout: float = CALL_SECONDS,
     ) -> Any:
         """One call, in the present thread; see `get`."""
+        if method == "GET" and body is None:
+            return self._ask(path, params, timeout=timeout)
         answer = self.open(method, path, body=body, params=params, timeout=timeout)
         text = answer.content
         return json.loads(text) if text else None
+
+    def _ask(self, path: str, params: Mapping[str, Any] | None, *, timeout: float) -> Any:
+        try:
+            status, text = self._line().ask(path, params, seconds=timeout)
+        except (OSError, http.client.HTTPException) as error:
+            raise self.gone(error) from error
+        if status >= 400:
+            raise to_error(status, text)
+        return json.loads(text) if text else None
+
+    def _line(self) -> UnixConnection:
+        if not hasattr(self._local, "line"):
+            self._local.line = UnixConnection(self.socket, connect_seconds=CONNECT_SECONDS)
+        line: UnixConnection = self._local.line
+        return line
 
     def open(
         self,
@@ -117,7 +136,7 @@ class PodmanClient:
 
     def gone(self, error: BaseException) -> BackendUnavailable:
         """What to say when the service does not answer."""
-        slow = isinstance(error, requests.ReadTimeout)
+        slow = isinstance(error, SLOW)
         what = "did not answer in time" if slow else "does not answer"
         return BackendUnavailable(
             f"podman's API service at {self.socket} {what} ({type(error).__name__}).",

@@ -19,8 +19,10 @@ LABEL_POD = LABEL_PREFIX + "pod"
 CPU_PERIOD_MICROSECONDS = 100_000
 #: A container whose process ignores SIGTERM is killed after this; `stop` asks with a time of its own.
 STOP_SECONDS = 10
-HEALTH_INTERVAL_NANOSECONDS = 10_000_000_000
 HEALTH_TIMEOUT_NANOSECONDS = 3_000_000_000
+#: Failures in a container's first seconds do not count.
+HEALTH_START_NANOSECONDS = 5_000_000_000
+HEALTH_RETRIES = 3
 
 
 def container_name(pod: str, container: str) -> str:
@@ -90,9 +92,11 @@ def container_document(
     if container.health_argv:
         document["healthconfig"] = {
             "Test": ["CMD", *container.health_argv],
-            "Interval": HEALTH_INTERVAL_NANOSECONDS,
+            # No timer of podman's (systemd's, where that runs): `check_health` is who runs the check.
+            "Interval": 0,
             "Timeout": HEALTH_TIMEOUT_NANOSECONDS,
-            "Retries": 3,
+            "StartPeriod": HEALTH_START_NANOSECONDS,
+            "Retries": HEALTH_RETRIES,
         }
     return document
 

@@ -46,7 +46,7 @@ def container_state(document: Mapping[str, Any], *, pod: str) -> ContainerState:
     if started is not None and finished is not None:
         # podman stamps the start when its runtime returns: a short program has ended by then.
         started = min(started, finished)
-    health = (state.get("Health") or state.get("Healthcheck") or {}).get("Status", "")
+    health = state.get("Health") or state.get("Healthcheck") or {}
     return ContainerState(
         name=str(document.get("Name", "")).removeprefix(f"{pod}-"),
         id=str(document.get("Id", "")),
@@ -54,12 +54,19 @@ def container_state(document: Mapping[str, Any], *, pod: str) -> ContainerState:
         image=str(document.get("ImageName", "")),
         exit_code=int(state.get("ExitCode", 0)) if ended else None,
         oom_killed=bool(state.get("OOMKilled")),
-        health=str(health),
+        health=str(health.get("Status", "")),
+        health_said=_last_output(health),
         error=str(state.get("Error", ""))[:1000],
         created_at=moment(document.get("Created")),
         started_at=started,
         finished_at=finished,
     )
+
+
+def _last_output(health: Mapping[str, Any]) -> str:
+    """What the last health check printed."""
+    checks = health.get("Log") or [{}]
+    return str(checks[-1].get("Output", ""))[:500]
 
 
 def pod_state(

@@ -138,10 +138,13 @@ def usage(mountpoint: Path) -> tuple[int, int]:
     return total, count
 
 
-def mounted_usage(mountpoint: Path) -> tuple[int, int]:
-    """Bytes and inodes used in a mounted file system, as the kernel counts them: no walk through an agent's folders."""
+def mounted_usage(mountpoint: Path, size_bytes: int) -> tuple[int, int]:
+    """Bytes and inodes used in a mounted file system of this size, as the kernel counts them: no walk through an agent's folders.
+
+    What the file system keeps for itself counts as used: of a full one all bytes are.
+    """
     state = os.statvfs(mountpoint)
-    return (state.f_blocks - state.f_bfree) * state.f_frsize, state.f_files - state.f_ffree
+    return size_bytes - state.f_bavail * state.f_frsize, state.f_files - state.f_ffree
 
 
 def image_usage(path: Path) -> tuple[int, int]:

@@ -120,7 +120,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerState:
-    """What a container is doing now. `exit_code` is None until it exited. `started_at` is None before the start."""
+    """What a container is doing now. `exit_code` is None until it exited. `started_at` is None before the start.
+
+    `health` is empty without a health check, else `starting`, `healthy` or `unhealthy`; `health_said` is what the last check printed.
+    """
 
     name: str
     id: str
@@ -129,6 +132,7 @@ class ContainerState:
     exit_code: int | None = None
     oom_killed: bool = False
     health: str = ""
+    health_said: str = ""
     error: str = ""
     created_at: datetime | None = None
     started_at: datetime | None = None

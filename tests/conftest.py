@@ -11,8 +11,11 @@ from devaipod_web.accounts.permissions import Role
 from devaipod_web.projects.models import Project
 from devaipod_web.runs.models import Run
 
-#: Modules that drive real git, HTTP servers or processes throughout: `make test` runs them, `make check` (under a minute) does not.
+#: Modules that drive real git, HTTP servers or processes throughout, or walk long lists: `make test` runs them, `make check`
+#: (under a minute) does not.
 INTEGRATION = (
+    "api/test_delete.py",
+    "api/test_lists.py",
     "api/test_streams.py",
     "forges/test_http.py",
     "forges/test_staging.py",

@@ -4,7 +4,9 @@ AccountError
 ├── LinkSpent          the sign-in link was used, is too old, or never was
 ├── TooManyAttempts    sign-in is closed for a while
 ├── LastManager        nobody would be left who may manage people
-└── BadName            a name that is taken or cannot be one
+├── BadName            a name that is taken or cannot be one
+├── BadLifetime        a token would count for too long
+└── BeyondOwnReach     a token would be allowed more than whoever makes it
 """
 
 from __future__ import annotations
@@ -47,3 +49,17 @@ class BadName(AccountError):
 
     code = "bad-name"
     status = 400
+
+
+class BadLifetime(AccountError):
+    """A token would count for longer than the installation or the maker's role allows."""
+
+    code = "bad-lifetime"
+    status = 400
+
+
+class BeyondOwnReach(AccountError):
+    """A token would be allowed more than whoever makes it: a higher role, or another project."""
+
+    code = "beyond-own-reach"
+    status = 403

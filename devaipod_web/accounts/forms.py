@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth import password_validation
-from django.utils import timezone
 
 from devaipod_web.accounts import services
 from devaipod_web.accounts.models import User
-from devaipod_web.accounts.permissions import ORDER
-from devaipod_web.accounts.tokens import MAX_NAME
+from devaipod_web.accounts.permissions import ORDER, Role, role_of
+from devaipod_web.accounts.tokens import DEFAULT_DAYS, MAX_NAME
+from devaipod_web.projects.models import Project
 
 ROLE_CHOICES = [
     ("viewer", "viewer · sees everything, changes nothing"),
@@ -21,7 +22,7 @@ ROLE_CHOICES = [
 ]
 assert [value for value, _ in ROLE_CHOICES] == [str(role) for role in ORDER]
 
-LIFETIMES = [("30", "30 days"), ("90", "90 days"), ("366", "a year"), ("0", "until revoked")]
+LIFETIMES = [(7, "7 days"), (30, "30 days"), (90, "90 days"), (366, "a year")]
 
 
 class SignInForm(forms.Form):
@@ -77,12 +78,39 @@ class TokenForm(forms.Form):
         max_length=MAX_NAME,
         widget=forms.TextInput(attrs={"placeholder": "nightly CI", "autocomplete": "off"}),
     )
-    days = forms.ChoiceField(label="Counts for", choices=LIFETIMES, initial="90")
+    role = forms.ChoiceField(
+        label="May do at most",
+        help_text="It never may do more than you may at that moment.",
+    )
+    project = forms.ModelChoiceField(
+        label="For",
+        queryset=Project.objects.none(),
+        required=False,
+        to_field_name="slug",
+        empty_label="every project",
+        help_text="With a project it sees and does only that project's things.",
+    )
+    days = forms.TypedChoiceField(label="Counts for", coerce=int, initial=DEFAULT_DAYS)
 
-    def expires_at(self) -> datetime | None:
-        """When the token ends, or None for never."""
-        days = int(self.cleaned_data["days"])
-        return timezone.now() + timedelta(days=days) if days else None
+    def __init__(self, maker: User, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        own = role_of(maker)
+        upto = ORDER.index(own) + 1 if own is not None else 1
+        days = [(count, text) for count, text in LIFETIMES if count <= settings.TOKEN_MAX_DAYS]
+        if own is Role.MANAGER:
+            days.append((0, "until revoked"))
+        self._choose("role", ROLE_CHOICES[:upto], initial=ROLE_CHOICES[upto - 1][0])
+        self._choose("days", days or [(settings.TOKEN_MAX_DAYS, "as long as possible")])
+        if own is not None:
+            seen = Project.objects.filter(archived_at=None).order_by("name")
+            self.fields["project"].queryset = seen  # type: ignore[attr-defined]
+
+    def _choose(self, name: str, choices: list[tuple[Any, str]], *, initial: str = "") -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = choices
+        if initial:
+            field.initial = initial
 
 
 class PasswordForm(forms.Form):

@@ -14,12 +14,18 @@ class User(AbstractUser):
 
     key = KeyField()
 
+    #: The token that the person calls by at this moment, which may limit them; None for a session.
+    through: ApiToken | None = None
+
     def __str__(self) -> str:
         return self.get_full_name() or self.get_username()
 
 
 class ApiToken(models.Model):
-    """A bearer token of a person for CLI and orchestrators; only its hash is kept."""
+    """A bearer token of a person for CLI and orchestrators; only its hash is kept.
+
+    It counts for the lesser of `role` and the person's role at the moment, and with a `project` for that project alone.
+    """
 
     key = KeyField()
     user = models.ForeignKey(
@@ -27,10 +33,24 @@ class ApiToken(models.Model):
     )
     name = models.CharField(max_length=80)
     digest = models.CharField(max_length=64, unique=True)
+    role = models.CharField(max_length=10, default="manager", help_text="At most this role.")
+    project = models.ForeignKey(
+        "projects.Project",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="tokens",
+        help_text="Empty: every project.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+
+    #: The token's text, known to whoever has just made it and to nobody else.
+    token = ""
+    #: What the token may do at this moment, set where tokens are listed.
+    may = ""
 
     def __str__(self) -> str:
         return self.name
@@ -55,3 +75,19 @@ class FailedSignIn(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["address", "at"], name="failed_sign_in_address")]
+
+
+class KeptAnswer(models.Model):
+    """The answer to a request that was sent with an `Idempotency-Key`, for whoever sends it again; see `api/once.py`."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    key_digest = models.CharField(max_length=64)
+    request_digest = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField(default=0)
+    body = models.BinaryField(default=b"", help_text="Sealed: an answer may hold a secret.")
+    at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "key_digest"], name="answer_once_per_key")
+        ]

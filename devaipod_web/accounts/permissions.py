@@ -2,7 +2,8 @@
 
 A *role* is a Django group; each role includes the ones before it. A *permission* names something that a person can do. Every
 view name, API operation and websocket route stands in `ROUTES` with the permission it needs; a test
-compares the table with the URL maps, so that nothing is reachable unlisted.
+compares the table with the URL maps, so that nothing is reachable unlisted. A *token* may be bound to one project: `REACH`
+says of everything that takes tokens how its project is found; what is not listed there refuses such a token.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ ROUTES: dict[str, Permission] = {
     "runs_live": Permission.VIEW,
     "run_new": Permission.LAUNCH,
     "run_reach": Permission.LAUNCH,
+    "run_what": Permission.LAUNCH,
     "run": Permission.VIEW,
     "run_header": Permission.VIEW,
     "run_aside": Permission.VIEW,
@@ -69,6 +71,9 @@ ROUTES: dict[str, Permission] = {
     "run_changes": Permission.VIEW,
     "run_logs": Permission.VIEW,
     "run_access": Permission.VIEW,
+    "run_diagnostics": Permission.VIEW,
+    "run_diagnostics_live": Permission.VIEW,
+    "run_diagnostics_text": Permission.VIEW,
     "run_prompt": Permission.LAUNCH,
     "run_stop": Permission.LAUNCH,
     "run_cancel_turn": Permission.LAUNCH,
@@ -93,9 +98,23 @@ ROUTES: dict[str, Permission] = {
     "person_new": Permission.MANAGE,
     "person": Permission.MANAGE,
     "person_link": Permission.MANAGE,
+    "services": Permission.VIEW,
+    "services_live": Permission.VIEW,
+    "service_restart": Permission.MANAGE,
+    "installation_setup": Permission.MANAGE,
     "audit": Permission.MANAGE,
     "audit_verify": Permission.MANAGE,
     "audit_export": Permission.MANAGE,
+    "webhooks": Permission.MANAGE,
+    "webhook_new": Permission.MANAGE,
+    "webhook": Permission.MANAGE,
+    "webhook_settings": Permission.MANAGE,
+    "webhook_rotate": Permission.MANAGE,
+    "webhook_switch": Permission.MANAGE,
+    "webhook_test": Permission.MANAGE,
+    "webhook_remove": Permission.MANAGE,
+    "delivery": Permission.MANAGE,
+    "delivery_redeliver": Permission.MANAGE,
     "account": Permission.SELF,
     "api_docs": Permission.VIEW,
     "tokens": Permission.SELF,
@@ -103,31 +122,58 @@ ROUTES: dict[str, Permission] = {
     # the API's operations
     "api:status": Permission.SELF,
     "api:openapi": Permission.VIEW,
+    "api:services_list": Permission.VIEW,
+    "api:service_restart": Permission.MANAGE,
+    "api:setup": Permission.MANAGE,
+    "api:teardown": Permission.MANAGE,
     "api:projects_list": Permission.VIEW,
     "api:project_get": Permission.VIEW,
     "api:project_create": Permission.MANAGE,
     "api:project_update": Permission.MANAGE,
     "api:project_archive": Permission.MANAGE,
     "api:providers_list": Permission.VIEW,
+    "api:provider_create": Permission.MANAGE,
+    "api:provider_get": Permission.MANAGE,
+    "api:provider_update": Permission.MANAGE,
+    "api:provider_delete": Permission.MANAGE,
     "api:runs_list": Permission.VIEW,
     "api:run_get": Permission.VIEW,
     "api:run_create": Permission.LAUNCH,
+    "api:run_delete": Permission.LAUNCH,
     "api:run_prompt": Permission.LAUNCH,
     "api:run_permission": Permission.LAUNCH,
     "api:run_stop": Permission.LAUNCH,
     "api:run_cancel_turn": Permission.LAUNCH,
+    "api:run_input": Permission.LAUNCH,
+    "api:run_labels": Permission.LAUNCH,
     "api:run_events": Permission.VIEW,
     "api:pods_list": Permission.VIEW,
     "api:pod_get": Permission.VIEW,
+    "api:pod_create": Permission.LAUNCH,
+    "api:pod_stop": Permission.LAUNCH,
+    "api:pod_destroy": Permission.LAUNCH,
     "api:pod_logs": Permission.VIEW,
+    "api:pod_diagnostics": Permission.VIEW,
+    "api:run_diagnostics": Permission.VIEW,
     "api:reviews_list": Permission.VIEW,
     "api:review_get": Permission.VIEW,
     "api:review_diff": Permission.VIEW,
     "api:review_promote": Permission.REVIEW,
     "api:review_reject": Permission.REVIEW,
+    "api:usage": Permission.VIEW,
     "api:tokens_list": Permission.SELF,
     "api:token_create": Permission.SELF,
     "api:token_revoke": Permission.SELF,
+    "api:webhooks_list": Permission.MANAGE,
+    "api:webhook_create": Permission.MANAGE,
+    "api:webhook_get": Permission.MANAGE,
+    "api:webhook_update": Permission.MANAGE,
+    "api:webhook_delete": Permission.MANAGE,
+    "api:webhook_rotate": Permission.MANAGE,
+    "api:webhook_test": Permission.MANAGE,
+    "api:deliveries_list": Permission.MANAGE,
+    "api:delivery_get": Permission.MANAGE,
+    "api:delivery_redeliver": Permission.MANAGE,
     "api:retention_plan": Permission.MANAGE,
     "api:retention_apply": Permission.MANAGE,
     # websockets
@@ -137,13 +183,98 @@ ROUTES: dict[str, Permission] = {
 }
 
 
+class Reach(StrEnum):
+    """How a token that is bound to a project meets an operation: where the project stands that the operation is about."""
+
+    RUN = "run"  # `key` in the path is a run's
+    POD = "pod"  # `name` in the path is a pod's
+    REVIEW = "review"  # `key` in the path is a review's or its run's
+    PROJECT = "project"  # `slug` in the path is the project's
+    BODY = "body"  # `project` in the body is the project's short name
+    LIST = "list"  # the answer is narrowed to the project's rows
+    CALLER = "caller"  # about the caller and nothing else
+    INSTALLATION = "installation"  # about everything: such a token is refused (403)
+
+
+#: Everything that takes tokens → how it finds its project. A test compares it with the operations that exist.
+REACH: dict[str, Reach] = {
+    "api:status": Reach.LIST,
+    "api:openapi": Reach.CALLER,
+    "api:projects_list": Reach.LIST,
+    "api:project_get": Reach.PROJECT,
+    "api:project_create": Reach.INSTALLATION,
+    "api:project_update": Reach.PROJECT,
+    "api:project_archive": Reach.PROJECT,
+    "api:providers_list": Reach.INSTALLATION,
+    "api:provider_create": Reach.INSTALLATION,
+    "api:provider_get": Reach.INSTALLATION,
+    "api:provider_update": Reach.INSTALLATION,
+    "api:provider_delete": Reach.INSTALLATION,
+    "api:runs_list": Reach.LIST,
+    "api:run_get": Reach.RUN,
+    "api:run_create": Reach.BODY,
+    "api:run_delete": Reach.RUN,
+    "api:run_prompt": Reach.RUN,
+    "api:run_permission": Reach.RUN,
+    "api:run_stop": Reach.RUN,
+    "api:run_cancel_turn": Reach.RUN,
+    "api:run_events": Reach.RUN,
+    "api:run_diagnostics": Reach.RUN,
+    "api:pod_diagnostics": Reach.POD,
+    "api:pods_list": Reach.LIST,
+    "api:pod_get": Reach.POD,
+    "api:pod_logs": Reach.POD,
+    "api:reviews_list": Reach.LIST,
+    "api:review_get": Reach.REVIEW,
+    "api:review_diff": Reach.REVIEW,
+    "api:review_promote": Reach.REVIEW,
+    "api:review_reject": Reach.REVIEW,
+    "api:usage": Reach.LIST,
+    "api:tokens_list": Reach.CALLER,
+    "api:token_create": Reach.CALLER,
+    "api:token_revoke": Reach.CALLER,
+    "api:run_input": Reach.RUN,
+    "api:run_labels": Reach.RUN,
+    "api:pod_create": Reach.BODY,
+    "api:pod_stop": Reach.POD,
+    "api:pod_destroy": Reach.POD,
+    "api:services_list": Reach.INSTALLATION,
+    "api:service_restart": Reach.INSTALLATION,
+    "api:setup": Reach.INSTALLATION,
+    "api:teardown": Reach.INSTALLATION,
+    "api:webhooks_list": Reach.INSTALLATION,
+    "api:webhook_create": Reach.INSTALLATION,
+    "api:webhook_get": Reach.INSTALLATION,
+    "api:webhook_update": Reach.INSTALLATION,
+    "api:webhook_delete": Reach.INSTALLATION,
+    "api:webhook_rotate": Reach.INSTALLATION,
+    "api:webhook_test": Reach.INSTALLATION,
+    "api:deliveries_list": Reach.INSTALLATION,
+    "api:delivery_get": Reach.INSTALLATION,
+    "api:delivery_redeliver": Reach.INSTALLATION,
+    "api:retention_plan": Reach.INSTALLATION,
+    "api:retention_apply": Reach.INSTALLATION,
+}
+
+
 def role_of(user: User | AnonymousUser) -> Role | None:
-    """The highest role of a person, or None for a stranger. A superuser is a manager."""
+    """The highest role of a person, or None for a stranger; at most the role of the token that they call by.
+
+    A superuser is a manager.
+    """
     if not user.is_authenticated or not user.is_active:
         return None
+    own = stored_role(user)
+    if own is None or user.through is None:
+        return own
+    return min(own, Role(user.through.role), key=ORDER.index)
+
+
+def stored_role(user: User) -> Role | None:
+    """The highest role that is written down for a person, active or not, whatever they call by."""
     if user.is_superuser:
         return Role.MANAGER
-    names = set(user.groups.values_list("name", flat=True))
+    names = {group.name for group in user.groups.all()}
     return next((role for role in reversed(ORDER) if role in names), None)
 
 

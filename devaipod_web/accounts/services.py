@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from devaipod_web.accounts.errors import BadName, LastManager, LinkSpent
 from devaipod_web.accounts.models import ApiToken, SignInLink, User
-from devaipod_web.accounts.permissions import ORDER, Role, role_of
+from devaipod_web.accounts.permissions import ORDER, Role, role_of, stored_role
 from devaipod_web.reviews import audit
 
 LINK_LIFETIME = timedelta(minutes=10)
@@ -126,14 +126,6 @@ def everybody() -> list[Somebody]:
         )
         for row in rows
     ]
-
-
-def stored_role(user: User) -> Role | None:
-    """The highest role that is written down for a person, active or not."""
-    if user.is_superuser:
-        return Role.MANAGER
-    names = {group.name for group in user.groups.all()}
-    return next((role for role in reversed(ORDER) if role in names), None)
 
 
 def add_person(by: User, username: str, *, role: Role, full_name: str = "") -> User:

@@ -22,7 +22,7 @@ from devaipod_web.accounts.forms import (
     TokenForm,
 )
 from devaipod_web.accounts.models import ApiToken, User
-from devaipod_web.accounts.permissions import Permission, Role, may, role_of
+from devaipod_web.accounts.permissions import Permission, Role, may, role_of, stored_role
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -129,16 +129,22 @@ def account(request: HttpRequest) -> HttpResponse:
 def token_list(request: HttpRequest) -> HttpResponse:
     """One's own tokens; a new one is shown this once, in the answer to the POST."""
     user = _me(request)
-    form = TokenForm(request.POST or None)
+    form = TokenForm(user, request.POST or None)
     made, text = None, ""
     if request.method == "POST" and form.is_valid():
         try:
-            made, text = tokens.create(
-                user, form.cleaned_data["name"], expires_at=form.expires_at()
+            made, text = tokens.issue(
+                user,
+                form.cleaned_data["name"],
+                days=form.cleaned_data["days"],
+                role=Role(form.cleaned_data["role"]),
+                project=form.cleaned_data["project"],
             )
-            form = TokenForm()
+            form = TokenForm(user)
         except BadName as error:
             form.add_error("name", f"{error.message} {error.next_step}")
+        except AccountError as error:
+            form.add_error(None, f"{error.message} {error.next_step}")
     return render(
         request,
         "accounts/tokens.html",
@@ -246,7 +252,7 @@ def _link(request: HttpRequest, user: User) -> str:
 def _person_page(
     request: HttpRequest, user: User, *, link: str = "", error: str = ""
 ) -> HttpResponse:
-    role = role_of(user) if user.is_active else services.stored_role(user)
+    role = role_of(user) if user.is_active else stored_role(user)
     response = render(
         request,
         "accounts/person.html",

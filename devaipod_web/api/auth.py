@@ -2,6 +2,7 @@
 
 A request with an `Authorization` header is a bearer call: cookies do not count, whatever they say. Any other is the browser's
 session, and then an unsafe method needs the CSRF token. A person without any role is told that nothing is there (404).
+What a token that is bound to a project reaches is decided in `reach.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from ninja.utils import check_csrf
 
 from devaipod_web.accounts import tokens
 from devaipod_web.accounts.models import User
-from devaipod_web.accounts.permissions import LEAST_ROLE, ROUTES, Permission, may, role_of
+from devaipod_web.accounts.permissions import (
+    LEAST_ROLE,
+    ORDER,
+    ROUTES,
+    Permission,
+    may,
+    role_of,
+    stored_role,
+)
+from devaipod_web.api import parameters, reach
 from devaipod_web.api.problems import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -26,23 +36,41 @@ class Caller:
     openapi_security_schema = {"type": "http", "scheme": "bearer"}
 
     def __init__(self, operation_id: str) -> None:
-        self.permission = ROUTES[f"api:{operation_id}"]
+        self.route = f"api:{operation_id}"
+        self.permission = ROUTES[self.route]
 
     def __call__(self, request: HttpRequest) -> User:
-        """The person who calls. Raises Problem with 401 or 403, and Http404 for strangers."""
+        """The person who calls. Raises Problem with 401, 403 or 422, and Http404 for strangers."""
         user = _person(request)
         request.user = user
-        if may(user, self.permission):
-            return user
-        if role_of(user) is None:
-            raise Http404
-        needed = LEAST_ROLE[self.permission]
-        raise Problem(
-            403,
-            "role-needed",
-            f"This needs the role {needed}; {user} has {role_of(user)}.",
-            next_step="Ask a manager.",
-        )
+        request.route = self.route  # type: ignore[attr-defined]
+        permit(user, self.permission)
+        reach.of_request(user, self.route, request)
+        parameters.check(request, self.route)
+        return user
+
+
+def permit(user: User, permission: Permission) -> None:
+    """Let through who has the permission now, by role and by token. Raises Http404 for strangers, else Problem with 403."""
+    if may(user, permission):
+        return
+    role = role_of(user)
+    if role is None:
+        raise Http404
+    needed = LEAST_ROLE[permission]
+    limited = user.through is not None and may_without_token(user, permission)
+    raise Problem(
+        403,
+        "role-needed",
+        f"This needs the role {needed}; {'this token' if limited else user} has {role}.",
+        next_step=f"Use a token with the role {needed}." if limited else "Ask a manager.",
+    )
+
+
+def may_without_token(user: User, permission: Permission) -> bool:
+    """Whether the person's own role would do, so that the token is what is missing."""
+    own = stored_role(user)
+    return own is not None and ORDER.index(own) >= ORDER.index(LEAST_ROLE[permission])
 
 
 def _person(request: HttpRequest) -> User:
@@ -88,13 +116,21 @@ def caller(request: HttpRequest) -> User:
     return user
 
 
-def still_counts(user_id: int, token_digest: str | None, session_key: str | None) -> bool:
-    """Whether a stream that was opened may go on: token or session alive, and the role still there."""
+def still_counts(
+    user_id: int,
+    token_digest: str | None,
+    session_key: str | None,
+    permission: Permission = Permission.VIEW,
+) -> bool:
+    """Whether a stream that was opened may go on: token or session alive, and the permission still there.
+
+    A token's project never changes, and neither does a run's: what was in reach at the beginning stays there.
+    """
     if token_digest is not None:
         token = tokens.live(token_digest)
-        return token is not None and may(token.user, Permission.VIEW)
+        return token is not None and may(token.user, permission)
     user = User.objects.filter(pk=user_id).first()
-    return user is not None and _session_lives(session_key, user) and may(user, Permission.VIEW)
+    return user is not None and _session_lives(session_key, user) and may(user, permission)
 
 
 def _session_lives(session_key: str | None, user: User) -> bool:
@@ -106,7 +142,13 @@ def _session_lives(session_key: str | None, user: User) -> bool:
     return row is not None and str(row.get_decoded().get(SESSION_KEY)) == str(user.pk)
 
 
-def holder(request: HttpRequest) -> tuple[int, str | None, str | None]:
+def holder(request: HttpRequest) -> tuple[int, str | None, str | None, Permission]:
     """What `still_counts` needs of this request."""
     digest: Any = getattr(request, "token_digest", None)
-    return caller(request).pk, digest, request.session.session_key
+    route: Any = getattr(request, "route", "")
+    return (
+        caller(request).pk,
+        digest,
+        request.session.session_key,
+        ROUTES.get(route, Permission.VIEW),
+    )

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from devaipod_web.accounts.permissions import LEAST_ROLE, ROUTES
-from devaipod_web.api.app import api
+from devaipod_web.api.openapi import document
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Parameter:
     kind: str
     needed: bool
     default: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Operation:
 
 def docs(request: HttpRequest) -> HttpResponse:
     """List every operation with its parameters and the role that it needs."""
-    schema: dict[str, Any] = dict(api.get_openapi_schema())
+    schema = document()
     groups: dict[str, list[Operation]] = {}
     for path, methods in schema["paths"].items():
         for method, found in methods.items():
@@ -64,6 +65,7 @@ def _operation(schema: dict[str, Any], path: str, method: str, found: dict[str, 
             kind=_kind(item.get("schema", {})),
             needed=bool(item.get("required")),
             default=_default(item.get("schema", {})),
+            about=_plain(item.get("description", "")),
         )
         for item in found.get("parameters", ())
     ]
@@ -92,7 +94,14 @@ def _fields(schema: dict[str, Any], node: dict[str, Any]) -> list[Parameter]:
     node = _followed(schema, node)
     needed = set(node.get("required", ()))
     return [
-        Parameter(name, "body", _kind(item), name in needed, _default(item))
+        Parameter(
+            name,
+            "body",
+            _kind(item),
+            name in needed,
+            _default(item),
+            _plain(item.get("description", "")),
+        )
         for name, item in node.get("properties", {}).items()
     ]
 
@@ -108,6 +117,8 @@ def _followed(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(node: dict[str, Any]) -> str:
+    if "enum" in node:
+        return ", ".join(str(word) or "empty" for word in node["enum"])
     if "anyOf" in node:
         return " or ".join(dict.fromkeys(_kind(choice) for choice in node["anyOf"]))
     if node.get("type") == "array":

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponseBase
-from ninja import Query, Router, Schema
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from ninja import Field, Query, Router, Schema
+from ninja.responses import Status
 
 from devaipod_web import db
 from devaipod_web.api import streams
-from devaipod_web.api.routing import operation, paged
-from devaipod_web.api.schemas import PodDetail, PodOut
-from devaipod_web.runs import logs, wake
+from devaipod_web.api.auth import caller
+from devaipod_web.api.reach import nothing
+from devaipod_web.api.routing import Order, operation, paged
+from devaipod_web.api.runs import command_of, diagnosed, launched
+from devaipod_web.api.schemas.common import MAX_CURSOR
+from devaipod_web.api.schemas.pods import DiagnosisOut, LogLineOut, PodDetail, PodOut
+from devaipod_web.api.schemas.runs import PodIn, PodMade, StopIn
+from devaipod_web.runs import diagnosis, logs, wake
 from devaipod_web.runs.models import RunPod
+from devaipod_web.runs.services.destroy import destroy_pod, stop_pod
 from pods.spec import AGENT
 
 router = Router(tags=["pods"])
@@ -29,60 +36,183 @@ def find(name: str) -> RunPod:
     """The pod of this name among this installation's rows; never asked of the backend. Raises Http404."""
     pod = RunPod.objects.select_related("run", "run__project").filter(name=name).first()
     if pod is None:
-        raise Http404(f"There is no pod {name[:63]}.")
+        raise nothing("pod", name)
     return pod
 
 
-class Filters(Schema):
-    """Which pods: of one run, and with `live` only those that have not ended."""
+ORDERS = {
+    "newest": Order("created_at", descending=True),
+    "oldest": Order("created_at"),
+    "attempt": Order("attempt", descending=True),
+    "name": Order("name"),
+    "project": Order("run__project__name"),
+}
 
-    run: str = ""
-    live: bool = False
+
+class Filters(Schema):
+    """Which pods."""
+
+    run: str = Field("", description="The key of a run.", max_length=20)
+    project: str = Field("", description="The short name or key of a project.", max_length=60)
+    state: Literal["", "live", "ended", "removed"] = Field(
+        "",
+        description="`live`: its tokens count; `ended`: they don't, and the backend may still have something of it; `removed`: "
+        "it has nothing any more.",
+    )
+    live: bool = Field(False, description="Only those that live: the same as `state=live`.")
+    attempt: int | None = Field(None, ge=1, le=32767, description="This attempt of its run.")
+    backend: str = Field("", description="Where it runs.", max_length=40)
 
 
 @operation(router, "GET", "", operation_id="pods_list", response=list[PodOut])
-@paged("-created_at", "-id")
+@paged(ORDERS)
 def pods_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[RunPod]:
-    """List pods (attempts of runs), newest first."""
+    """List pods.
+
+    Each is an attempt of a run. Newest first, unless `sort` says otherwise.
+    """
     rows = RunPod.objects.select_related("run", "run__project")
     if filters.run:
         rows = rows.filter(run__key=filters.run)
-    if filters.live:
+    if filters.project:
+        rows = rows.filter(
+            Q(run__project__slug=filters.project) | Q(run__project__key=filters.project)
+        )
+    if filters.live or filters.state == "live":
         rows = rows.filter(ended_at=None)
+    if filters.state == "ended":
+        rows = rows.filter(ended_at__isnull=False, removed_at=None)
+    elif filters.state == "removed":
+        rows = rows.filter(removed_at__isnull=False)
+    if filters.attempt is not None:
+        rows = rows.filter(attempt=filters.attempt)
+    if filters.backend:
+        rows = rows.filter(backend=filters.backend)
     return rows
+
+
+@operation(
+    router,
+    "POST",
+    "",
+    operation_id="pod_create",
+    response={201: PodMade},
+    once=True,
+    problems=(409,),
+)
+def pod_create(request: HttpRequest, body: PodIn) -> Any:
+    """Ask for a pod that executes a command.
+
+    It is a run of the profile `command`. It may have to wait for a place; `pod` is null until it is made.
+    """
+    return launched(
+        caller(request),
+        body.project,
+        command=command_of(body),
+        title=body.title,
+        wall_seconds=body.wall_seconds,
+        idempotency_key=body.idempotency_key_of_paperclip,
+        labels={**body.labels, **body.labels_of_paperclip},
+        unique_label=body.unique_label,
+    )
+
+
+@operation(
+    router, "POST", "/{name}/stop", operation_id="pod_stop", response=PodDetail, problems=(409,)
+)
+def pod_stop(request: HttpRequest, name: str, body: StopIn | None = None) -> RunPod:
+    """Stop the run whose present attempt this pod is.
+
+    What was done so far is staged, and then the pod goes.
+    """
+    stop_pod(find(name), caller(request), reason=body.reason if body is not None else "")
+    return find(name)
+
+
+@operation(
+    router,
+    "DELETE",
+    "/{name}",
+    operation_id="pod_destroy",
+    response={200: PodDetail, 202: PodDetail},
+)
+def pod_destroy(request: HttpRequest, name: str) -> Any:
+    """Have a pod go, and stop its run when it is at work.
+
+    202 while it is going, 200 when it is gone; safe to repeat.
+
+    What was done so far is staged first. Pod, FIFOs, socket and tokens go; rows, logs, transcript, workspace and what was staged stay.
+    """
+    destroy_pod(find(name), caller(request))
+    pod = find(name)
+    return Status(200 if pod.removed_at is not None else 202, pod)
 
 
 @operation(router, "GET", "/{name}", operation_id="pod_get", response=PodDetail)
 def pod_get(request: HttpRequest, name: str) -> RunPod:
-    """One pod: its steps, and what was kept when it ended."""
+    """One pod.
+
+    Its steps, and what was kept when it ended.
+    """
     return find(name)
 
 
+@operation(
+    router,
+    "GET",
+    "/{name}/diagnostics",
+    operation_id="pod_diagnostics",
+    response=DiagnosisOut,
+)
+def pod_diagnostics(request: HttpRequest, name: str) -> HttpResponse:
+    """What is wrong with a pod and what to do.
+
+    Its containers with their last lines, and findings.
+
+    Answers for a pod that runs, has exited or is gone; a container backend that does not answer is a finding.
+    """
+    pod = find(name)
+    return diagnosed(diagnosis.of_pod(pod.run, pod))
+
+
 class Window(Schema):
-    """Which lines: after the number `after`, or the last `tail`; with `follow` also those still to come."""
+    """Which lines."""
 
-    container: str = AGENT
-    after: int = 0
-    tail: int | None = None
-    follow: bool = False
+    container: str = Field(AGENT, description="The container's name.", max_length=63)
+    after: int = Field(
+        0, ge=0, le=MAX_CURSOR, description="Those after this number: the last one that you have."
+    )
+    tail: int | None = Field(
+        None, ge=0, le=MAX_CURSOR, description="The last so many, of those after `after`."
+    )
+    follow: bool = Field(
+        False, description="Go on with those that are still to come, until the pod is removed."
+    )
 
 
-@operation(router, "GET", "/{name}/logs", operation_id="pod_logs")
+@operation(
+    router,
+    "GET",
+    "/{name}/logs",
+    operation_id="pod_logs",
+    media={streams.CONTENT_TYPE: LogLineOut},
+)
 def pod_logs(request: HttpRequest, name: str, window: Query[Window]) -> HttpResponseBase:
-    """A container's log as NDJSON: {n, at, stream, text, partial, gap}; `n` is the cursor.
+    """A container's log as NDJSON.
 
-    With `follow` the stream goes on until the pod has ended and all of its lines are sent.
+    One record a line; `n` is the cursor: after a break ask again with `after` the last one, and nothing is lost and nothing
+    comes twice. `gap` says that the container's log limit discarded lines before this one. With `follow` the stream goes on
+    until the pod is removed and all of its lines are sent, or the caller's token, session or role ends. A blank line comes
+    every 15 quiet seconds; skip it. A pod that has ended is read from what was kept.
     """
     pod = find(name)
     if window.container not in _containers(pod):
-        raise Http404(f"The pod has no log of a container {window.container[:40]!r}.")
+        raise nothing("log of a container", window.container)
     after = window.after
     if window.tail is not None:
         last = logs.last_number(pod.run.key, pod.name, window.container)
-        after = max(after, last - max(0, window.tail))
-    return streams.respond(
-        _lines(request, pod, window.container, max(0, after), follow=window.follow)
-    )
+        after = max(after, last - window.tail)
+    return streams.respond(_lines(request, pod, window.container, after, follow=window.follow))
 
 
 def _containers(pod: RunPod) -> set[str]:
@@ -125,7 +255,8 @@ async def _soon(woken: asyncio.Event) -> None:
 
 
 def _has_ended(pod_id: int) -> bool:
-    return RunPod.objects.filter(pk=pod_id, removed_at__isnull=False).exists()
+    # One whose run was deleted has ended as well.
+    return not RunPod.objects.filter(pk=pod_id, removed_at=None).exists()
 
 
 def line_document(line: Any) -> dict[str, Any]:

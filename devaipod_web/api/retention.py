@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.http import HttpRequest
 from ninja import Router
 
-from devaipod_web import home
 from devaipod_web.accounts.models import User
 from devaipod_web.api.auth import caller
 from devaipod_web.api.problems import Problem
 from devaipod_web.api.routing import operation
-from devaipod_web.api.schemas import RetentionItem
+from devaipod_web.api.schemas.retention import RetentionItem
 from devaipod_web.reviews import audit
-from devaipod_web.runs import retention
+from devaipod_web.runs import backends, retention
 from pods.errors import BackendError
 
 router = Router(tags=["retention"])
@@ -23,13 +21,26 @@ router = Router(tags=["retention"])
 
 @operation(router, "GET", "", operation_id="retention_plan", response=list[RetentionItem])
 def retention_plan(request: HttpRequest) -> list[dict[str, object]]:
-    """What is old enough to be removed: logs and volumes of ended runs. Removes nothing."""
+    """What is old enough to be removed.
+
+    Logs and volumes of ended runs. Removes nothing.
+    """
     return [item.as_json() for item in retention.plan()]
 
 
-@operation(router, "POST", "", operation_id="retention_apply", response=list[RetentionItem])
+@operation(
+    router,
+    "POST",
+    "",
+    operation_id="retention_apply",
+    response=list[RetentionItem],
+    problems=(503,),
+)
 def retention_apply(request: HttpRequest) -> list[dict[str, object]]:
-    """Remove what is old enough, and answer with what went. Transcripts, reviews and costs stay."""
+    """Remove now what is old enough.
+
+    Answers with what went. Transcripts, reviews and costs stay.
+    """
     done = _apply(retention.plan(), caller(request))
     return [item.as_json() for item in done]
 
@@ -38,7 +49,7 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
     if not items:
         return []
     try:
-        done = async_to_sync(_remove)(items)
+        done = backends.run(retention.apply(items, backends.shared()))
     except BackendError as error:
         raise Problem(
             503,
@@ -51,17 +62,3 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
         counts[item.what] = counts.get(item.what, 0) + 1
     audit.write(by, "retention.applied", detail=counts)
     return done
-
-
-async def _remove(items: list[retention.Item]) -> list[retention.Item]:
-    from pods.podman import PodmanBackend
-
-    backend = PodmanBackend(
-        home.podman_socket(),
-        installation=home.installation_id(),
-        volumes_dir=home.volumes_dir(),
-    )
-    try:
-        return await retention.apply(items, backend)
-    finally:
-        await backend.close()

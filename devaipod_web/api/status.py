@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from django.conf import settings
@@ -11,8 +12,10 @@ from ninja import Router
 from devaipod_web import __version__, home
 from devaipod_web.accounts.permissions import role_of
 from devaipod_web.api.auth import caller
+from devaipod_web.api.reach import bound_to, within
 from devaipod_web.api.routing import operation
-from devaipod_web.api.schemas import StatusOut
+from devaipod_web.api.schemas.status import StatusOut
+from devaipod_web.health import drain, queries
 from devaipod_web.reviews.models import Review, ReviewState
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import ACTIVE, State
@@ -22,20 +25,34 @@ router = Router(tags=["status"])
 
 @operation(router, "GET", "", operation_id="status", response=StatusOut)
 def status(request: HttpRequest) -> dict[str, Any]:
-    """This installation, the caller, and what waits."""
-    from devaipod_web.runs.supervisor.status import service
+    """This installation, the caller, and what waits.
 
+    By a token that is bound to a project, the figures are that project's.
+    """
     user = caller(request)
+    project = bound_to(user)
+    runs = within(user, Run.objects.all())
+    asked = within(user, PermissionRequest.objects.filter(state=PermissionState.OPEN))
+    reviews = within(user, Review.objects.filter(state=ReviewState.OPEN))
+    services = queries.services()
+    supervisor = next(one for one in services if one.name == "supervisor")
+    disk = shutil.disk_usage(home.home())
     return {
         "version": __version__,
         "installation": home.installation_id(),
         "user": user.username,
         "role": role_of(user) or "",
+        "project": project.slug if project is not None else None,
         "max_runs": settings.MAX_RUNS,
-        "active_runs": Run.objects.filter(state__in=ACTIVE).count(),
-        "queued_runs": Run.objects.filter(state=State.QUEUED).count(),
-        "waiting_permissions": PermissionRequest.objects.filter(state=PermissionState.OPEN).count(),
-        "open_reviews": Review.objects.filter(state=ReviewState.OPEN).count(),
-        "supervisor_last_beat": service.last_beat,
-        "supervisor_error": service.last_error or "",
+        "active_runs": runs.filter(state__in=ACTIVE).count(),
+        "queued_runs": runs.filter(state=State.QUEUED).count(),
+        "waiting_permissions": asked.count(),
+        "open_reviews": reviews.count(),
+        "supervisor_last_beat": supervisor.last_beat,
+        "supervisor_error": supervisor.last_error,
+        "health": queries.worst(services),
+        "services": services,
+        "draining_since": drain.since(),
+        "disk_free_bytes": disk.free,
+        "disk_total_bytes": disk.total,
     }

@@ -356,7 +356,8 @@ class Ledger:
         self._due.clear()
         try:
             await self._shielded(self._flush())
-            if time.monotonic() - self._swept > SWEEP_SECONDS:
+            # Sooner when somebody waits: perhaps for what a killed process held.
+            if time.monotonic() - self._swept > (BEAT_SECONDS if self._waiting else SWEEP_SECONDS):
                 await self._sweep()
                 self._swept = time.monotonic()
         except Exception:

@@ -10,7 +10,7 @@ import http.client
 import json
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,6 +21,16 @@ TIMEOUT_SECONDS = 60.0
 #: A followed stream sends a blank line at least every 15 s; silence for longer means that the connection is dead.
 STREAM_TIMEOUT_SECONDS = 60.0
 LOCAL_TOKEN = "cli.token"
+#: What to do where the server's problem document names nothing.
+NEXT_STEPS = {
+    400: "`--help` of this verb explains what it takes.",
+    401: "Make another token on the page Tokens, and set DEVAIPOD_TOKEN to it.",
+    403: "Ask a manager.",
+    404: "Check the name: `devaipod ps --all` lists runs, `devaipod review list` reviews. Without a role nothing is shown.",
+    405: "The server does not know this verb: `devaipod status` names its version, and `--version` this command's.",
+    409: "Look how it is now: `devaipod show RUN`.",
+    422: "`--help` of this verb explains what it takes.",
+}
 
 
 class CliError(Exception):
@@ -34,7 +44,9 @@ class CliError(Exception):
 
 
 class ServerGone(CliError):
-    """Nothing answers, or the connection broke."""
+    """Nothing answers, or the connection broke. `refused`: nobody was there at all."""
+
+    refused = False
 
 
 class Refused(CliError):
@@ -57,7 +69,7 @@ def server_url() -> str:
     except (OSError, ValueError, KeyError, TypeError):
         raise ServerGone(
             "No devaipod server runs for this installation.",
-            next_step="Start it with `make up` in the checkout, or `devaipod serve`; "
+            next_step=f"Start it with {home.set_up()}; "
             "for a server elsewhere set DEVAIPOD_URL and DEVAIPOD_TOKEN.",
         ) from None
 
@@ -85,18 +97,35 @@ def token() -> str:
 class Client:
     """Calls to one server as one person. Each call has a connection of its own."""
 
-    def __init__(self, url: str = "", bearer: str = "") -> None:
+    def __init__(
+        self, url: str = "", bearer: str = "", *, seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         self.url = url or server_url()
         self._bearer = bearer or token()
+        self._seconds = seconds
 
     def get(self, path: str, **query: Any) -> Any:
         """The document at a path below the API's root. Raises ServerGone and Refused."""
         return self._json("GET", path, query=query)
 
     def send(
-        self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        again: bool = False,
     ) -> Any:
-        """Send a document and return the answer's. Raises ServerGone and Refused."""
+        """Send a document and return the answer's. Raises ServerGone and Refused.
+
+        `again`: safe to send twice (an idempotency key goes with it), so a connection that broke before the answer is tried anew.
+        """
+        try:
+            return self._json(method, path, body=body, headers=headers)
+        except ServerGone as error:
+            if not again or error.refused:
+                raise
         return self._json(method, path, body=body, headers=headers)
 
     def pages(self, path: str, *, limit: int = 0, **query: Any) -> Iterator[dict[str, Any]]:
@@ -122,9 +151,15 @@ class Client:
         finally:
             connection.close()
 
-    def stream(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
-        """The documents of an NDJSON stream as they come. Raises ServerGone when it breaks in the middle."""
+    def stream(
+        self, path: str, *, opened: Callable[[], None] = lambda: None, **query: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The documents of an NDJSON stream as they come; `opened` is called once it answers.
+
+        Raises ServerGone when it breaks in the middle.
+        """
         connection, response = self._open("GET", path, query=query, timeout=STREAM_TIMEOUT_SECONDS)
+        opened()
         try:
             while True:
                 line = response.readline()
@@ -135,7 +170,7 @@ class Client:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ServerGone(
                 f"The connection to {self.url} broke.",
-                next_step="Look whether the server runs: `devaipod ps`.",
+                next_step="Look whether the server runs: `devaipod status`.",
             ) from error
         finally:
             connection.close()
@@ -156,7 +191,10 @@ class Client:
             raise self._gone(error) from error
         finally:
             connection.close()
-        return json.loads(text) if text else None
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise self._stranger() from None
 
     def _open(
         self,
@@ -166,10 +204,10 @@ class Client:
         query: dict[str, Any] | None = None,
         body: Any = None,
         headers: dict[str, str] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
+        timeout: float = 0,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         parts = urlsplit(self.url)
-        connection = _connection(parts.scheme, parts.netloc, timeout)
+        connection = _connection(parts.scheme, parts.netloc, timeout or self._seconds)
         asked = {k: v for k, v in (query or {}).items() if v not in (None, "", False)}
         target = parts.path.rstrip("/") + API + path
         if asked:
@@ -185,6 +223,13 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._gone(error) from error
+        if 300 <= response.status < 400:
+            connection.close()
+            where = response.headers.get("Location", "")
+            raise CliError(
+                f"The server at {self.url} sends elsewhere ({where[:200]!r}).",
+                next_step="Set DEVAIPOD_URL to that server's address.",
+            )
         if response.status >= 400:
             try:
                 raise _refusal(response)
@@ -193,9 +238,19 @@ class Client:
         return connection, response
 
     def _gone(self, error: Exception) -> ServerGone:
-        return ServerGone(
-            f"The server at {self.url} does not answer ({error.__class__.__name__}).",
-            next_step="Start it with `make up` in the checkout, or `devaipod serve`.",
+        words = getattr(error, "strerror", "") or error.__class__.__name__
+        gone = ServerGone(
+            f"The server at {self.url} does not answer ({words}).",
+            next_step=f"Start it with {home.set_up()}."
+            if not os.environ.get("DEVAIPOD_URL")
+            else "Correct DEVAIPOD_URL, or start that server (`devaipod setup` or `devaipod serve` on its host).",
+        )
+        gone.refused = isinstance(error, ConnectionRefusedError)
+        return gone
+
+    def _stranger(self) -> CliError:
+        return CliError(
+            f"What answers at {self.url} is no devaipod server.", next_step="Correct DEVAIPOD_URL."
         )
 
 
@@ -231,4 +286,7 @@ def _refusal(response: http.client.HTTPResponse) -> Refused:
         code = str(problem.get("type", "")).rsplit(":", 1)[-1]
     except (ValueError, KeyError, TypeError):
         detail, next_step, code = f"The server answered {response.status}.", "", ""
-    return Refused(detail, next_step=next_step, code=code, http_status=response.status)
+    default = NEXT_STEPS.get(
+        response.status, "Look again; `devaipod status` says how the server is."
+    )
+    return Refused(detail, next_step=next_step or default, code=code, http_status=response.status)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, TextIO
+
+from devaipod_web.plain import clean
 
 STATE_MARKS = {
     "queued": ("○", "dim"),
@@ -24,8 +25,14 @@ STATE_MARKS = {
     "open": ("◆", "yellow"),
     "promoted": ("✓", "green"),
     "rejected": ("■", "dim"),
+    "delivered": ("✓", "green"),
+    "ok": ("✓", "green"),
+    "degraded": ("▲", "yellow"),
+    "down": ("■", "red"),
+    "unknown": ("○", "dim"),
+    "done": ("✓", "green"),
 }
-FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM"})
+FLEXIBLE = frozenset({"TITLE", "LAST", "NAME", "UPSTREAM", "FOUND", "LAST ERROR"})
 _CODES = {
     "dim": "2",
     "bold": "1",
@@ -37,26 +44,7 @@ _CODES = {
 }
 
 
-def clean(value: object, *, keep_newlines: bool = False) -> str:
-    """Text from elsewhere, with control and bidirectional characters shown instead of obeyed.
-
-    An escape sequence in a log line could otherwise move the cursor, change the title or answer for the reader.
-    """
-    out = []
-    for char in str(value):
-        if char == "\t" or (char == "\n" and keep_newlines):
-            out.append(char)
-        elif char == "\n":
-            out.append("⏎")
-        elif ord(char) < 32:
-            out.append(chr(0x2400 + ord(char)))
-        elif char == "\x7f":
-            out.append("␡")
-        elif unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co"):
-            out.append(f"<U+{ord(char):04X}>")
-        else:
-            out.append(char)
-    return "".join(out)
+__all__ = ["clean", "document", "money", "note", "paint", "say", "since", "state", "table"]
 
 
 def paint(text: str, style: str, *, to: TextIO | None = None) -> str:
@@ -88,6 +76,23 @@ def note(text: str) -> None:
 def document(value: Any) -> None:
     """A result for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def ask_once(question: str, *, yes: bool) -> None:
+    """Ask a person before something that can't be undone. Raises CliError without a terminal, and Exit(1) on a no."""
+    if yes:
+        return
+    from devaipod_web.cli.client import CliError
+
+    if not sys.stdin.isatty():
+        raise CliError(
+            f"{question} There is no terminal to ask on.", next_step="Add --yes.", status=2
+        )
+    import typer
+
+    if not typer.confirm(question, err=True):
+        note("Nothing was done.")
+        raise typer.Exit(1)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:

@@ -1,4 +1,4 @@
-"""Verbs about reviews: review list, review show, promote, reject."""
+"""Verbs about reviews: review list, review show, diff, promote, reject."""
 
 from __future__ import annotations
 
@@ -66,6 +66,18 @@ def show(
         output.document({**found, "diff": text} if diff else found)
         return
     _head(client, found)
+    for line in text.splitlines():
+        say(_coloured(clean(line)))
+
+
+def diff(key: ReviewKey) -> None:
+    """Write a review's diff alone. Into a file or a pipe it goes as it is, for `git apply`."""
+    client = Client()
+    found = client.get(f"/reviews/{segment(key)}")
+    text = client.text(f"/reviews/{segment(found['key'])}/diff")
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        return
     for line in text.splitlines():
         say(_coloured(clean(line)))
 

@@ -1,28 +1,37 @@
-"""Verbs about runs: run, ps, show, logs, prompt, answer, stop."""
+"""Verbs about runs: run, ps, show, logs, events, prompt, answer, stop, rm."""
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from devaipod_web.cli import output
+from devaipod_web.cli import complete, follow, output
 from devaipod_web.cli.client import Client, CliError, segment
-from devaipod_web.cli.output import clean, note, say
-from devaipod_web.cli.transcript import Transcript
+from devaipod_web.cli.output import ask_once, clean, note, say
 
-#: Exit status by how a run ended; 1 and 2 stay for errors of the command itself.
-OUTCOMES = {"succeeded": 0, "failed": 10, "stopped": 11, "timed_out": 12}
-DETACHED = 130
+#: Of an event's payload so much is shown to people; --json has it whole.
+EVENT_CHARACTERS = 160
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
-RunKey = Annotated[str, typer.Argument(metavar="RUN", help="The run's key.")]
+RunKey = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's key.", autocompletion=complete.runs)
+]
 
 
 def run(
-    project: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's short name.")],
+    project: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROJECT",
+            help="The project's short name.",
+            autocompletion=complete.projects,
+        ),
+    ],
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="What to do; - reads standard input.")
     ],
@@ -35,9 +44,9 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not follow the run.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Launch a run and follow it. Ctrl-C detaches; the run goes on.
+    """Launch a run and follow it until it has ended; a broken connection is made again.
 
-    Exit status: 0 succeeded, 10 failed, 11 stopped, 12 timed out, 130 detached.
+    Ctrl-C asks whether to detach (the run goes on), to stop it, or to go on watching; a second Ctrl-C detaches.
     """
     words = sys.stdin.read() if task == "-" else task
     client = Client()
@@ -53,62 +62,13 @@ def run(
         body["wall_seconds"] = wall
     # A key of our own: a connection that breaks after the POST cannot make a second run.
     key = idempotency_key or uuid.uuid4().hex
-    made = client.send("POST", "/runs", body, headers={"Idempotency-Key": key})
+    made = client.send("POST", "/runs", body, headers={"Idempotency-Key": key}, again=True)
     if detach:
         output.document(made) if as_json else say(made["key"])
         return
     if not as_json:
         say(f"Run {made['key']}  {client.url}/runs/{made['key']}/")
-    raise typer.Exit(follow(client, made["key"], as_json=as_json))
-
-
-def follow(client: Client, key: str, *, as_json: bool = False, after: int = 0) -> int:
-    """Print a run's events until it has ended and return the exit status of its outcome."""
-    transcript = Transcript()
-    try:
-        for event in client.stream(f"/runs/{segment(key)}/events", after=after, follow=True):
-            if as_json:
-                import json
-
-                print(json.dumps(event, ensure_ascii=False), flush=True)
-                continue
-            transcript.show(event)
-            if event.get("kind") == "permission.requested":
-                _say_how_to_answer(client, key)
-    except KeyboardInterrupt:
-        transcript.end()
-        note(f"Detached; the run goes on. `devaipod logs -f {key}`, `devaipod stop {key}`")
-        return DETACHED
-    transcript.end()
-    found = client.get(f"/runs/{segment(key)}")
-    if not as_json:
-        _say_outcome(client, found)
-    return OUTCOMES.get(found["state"], 1)
-
-
-def _say_how_to_answer(client: Client, key: str) -> None:
-    found = client.get(f"/runs/{segment(key)}")
-    for request in found["permissions"]:
-        for option in request["options"]:
-            say(
-                f"  {clean(option.get('name'))}: devaipod answer {key} {request['key']} "
-                f"{clean(option.get('id'))}"
-            )
-    if found["permissions"]:
-        say(f"  or on {client.url}/runs/{key}/")
-
-
-def _say_outcome(client: Client, found: dict[str, Any]) -> None:
-    spent = f"{output.money(found['cost'])} · {found['tokens_in']}+{found['tokens_out']} tokens"
-    say(f"{output.state(found['state'])}  {clean(found['title'])}  ({spent})")
-    if found["reason"] and found["state"] != "succeeded":
-        say(f"  {clean(found['reason'])}")
-        if found["next_step"]:
-            say(f"  → {clean(found['next_step'])}")
-    if found["review"]:
-        say(
-            f"  Review: devaipod review show {found['review']}  {client.url}/reviews/{found['review']}/"
-        )
+    raise typer.Exit(follow.run(made["key"], as_json=as_json))
 
 
 def ps(
@@ -213,20 +173,40 @@ def logs(
             "The run has had no pod yet.",
             next_step=f"`devaipod show {key}` says what it waits for.",
         )
-    query: dict[str, Any] = {"container": container, "follow": follow_}
+    query: dict[str, Any] = {"container": container}
     if tail:
         query["tail"] = tail
+    path = f"/pods/{segment(pods[-1])}/logs"
+    if not follow_:
+        for line in client.stream(path, **query):
+            print_line(line, as_json=as_json)
+        return
     try:
-        for line in client.stream(f"/pods/{segment(pods[-1])}/logs", **query):
-            _print_line(line, as_json=as_json)
+        for line in _followed(path, query, pod=pods[-1], key=key):
+            print_line(line, as_json=as_json)
     except KeyboardInterrupt:
-        raise typer.Exit(DETACHED) from None
+        raise typer.Exit(follow.DETACHED) from None
 
 
-def _print_line(line: dict[str, Any], *, as_json: bool) -> None:
+def _followed(path: str, query: dict[str, Any], *, pod: str, key: str) -> Iterator[dict[str, Any]]:
+    def over(client: Client) -> bool:
+        # After the first connection the cursor alone counts, else a tail would skip what came meanwhile.
+        query.pop("tail", None)
+        return client.get(f"/pods/{segment(pod)}")["removed_at"] is not None
+
+    return follow.documents(
+        path,
+        cursor="n",
+        after=0,
+        over=over,
+        give_up=f"Later: `devaipod logs -f {key}`.",
+        **query,
+    )
+
+
+def print_line(line: dict[str, Any], *, as_json: bool) -> None:
+    """Print one line of a container's log, to the stream that it came from."""
     if as_json:
-        import json
-
         print(json.dumps(line, ensure_ascii=False), flush=True)
         return
     if line.get("gap"):
@@ -234,6 +214,48 @@ def _print_line(line: dict[str, Any], *, as_json: bool) -> None:
     end = "" if line.get("partial") else "\n"
     stream = sys.stderr if line.get("stream") == "stderr" else sys.stdout
     print(clean(line.get("text", "")), end=end, file=stream, flush=True)
+
+
+def events(
+    key: RunKey,
+    follow_: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+    ] = False,
+    after: Annotated[int, typer.Option(help="Only events after this number (seq).")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print a run's events, a line each; with --json one document a line. The number of the last one is the cursor for --after."""
+    client = Client()
+    if follow_:
+        found: Iterator[dict[str, Any]] = follow.run_events(key, after=after)
+    else:
+        found = client.stream(f"/runs/{segment(key)}/events", after=after)
+    try:
+        for event in found:
+            if as_json:
+                print(json.dumps(event, ensure_ascii=False), flush=True)
+                continue
+            words = clean(json.dumps(event.get("payload"), ensure_ascii=False))
+            say(
+                f"{event['seq']:>6}  {str(event['at'])[11:19]}  {clean(event['kind']):<22} {words[:EVENT_CHARACTERS]}"
+            )
+    except KeyboardInterrupt:
+        raise typer.Exit(follow.DETACHED) from None
+
+
+def rm(
+    keys: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Keys of ended runs.", autocompletion=complete.runs),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete ended runs: transcript, logs, workspace and staged branch. What was promoted and the audit log stay."""
+    ask_once(f"Delete {len(keys)} run(s) for good: {clean(', '.join(keys))}?", yes=yes)
+    client = Client()
+    for key in keys:
+        client.send("DELETE", f"/runs/{segment(key)}")
+        say(f"Run {clean(key)} is deleted.")
 
 
 def prompt(
@@ -251,7 +273,7 @@ def prompt(
     if detach:
         say(f"Turn {turn['number']} waits for the agent.")
         return
-    raise typer.Exit(follow(client, key, after=before))
+    raise typer.Exit(follow.run(key, after=before))
 
 
 def answer(

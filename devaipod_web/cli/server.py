@@ -1,4 +1,4 @@
-"""Verbs about the server and this host: serve, setup, up, down, doctor, sign-in-link, prune."""
+"""Verbs about the server's process and this host: serve, migrate, down, clean, doctor, sign-in-link, prune."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 from devaipod_web import home
 from devaipod_web.cli import output
 from devaipod_web.cli.client import Client, CliError
-from devaipod_web.cli.output import clean, note, say
+from devaipod_web.cli.installation import on_host
+from devaipod_web.cli.output import ask_once, clean, say
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 
@@ -42,16 +43,11 @@ def serve(
     say(f"The server is up at {card['url']} (process {card['pid']})")
 
 
-def setup() -> None:
-    """Migrate the database, make the roles, the first manager and the CLI's token; print a sign-in link when it serves."""
+def migrate() -> None:
+    """Bring the database up to date: migrations (after a copy), roles, the first manager, the CLI's token. Needs no server."""
     from devaipod_web.cli import setup as verbs
-    from devaipod_web.cli.client import ServerGone
 
-    verbs.setup(say)
-    try:
-        say(f"Sign in once, within ten minutes: {verbs.sign_in_link()}")
-    except ServerGone:
-        say("Start the server with `devaipod serve`; then `devaipod sign-in-link` lets you in.")
+    verbs.bring_up_to_date(say)
 
 
 def sign_in_link(
@@ -64,21 +60,23 @@ def sign_in_link(
     say(verbs.sign_in_link(username))
 
 
-def up() -> None:
-    """Everything that is missing on this host, then the server in the background."""
-    from devaipod_web.host import commands
-    from devaipod_web.host.terminal import Terminal
-
-    _host(lambda: commands.up(home.home(), say=Terminal()))
-    say(f"Sign in once, within ten minutes: {_link()}")
-
-
 def down() -> None:
-    """End the server and podman's service; pods go on."""
+    """End the server and podman's service on this host. Pods go on; `devaipod setup` starts the server again and picks them up."""
     from devaipod_web.host import commands
     from devaipod_web.host.terminal import Terminal
 
-    _host(lambda: commands.down(home.home(), say=Terminal()))
+    on_host(lambda: commands.down(home.home(), say=Terminal()))
+
+
+def clean_up(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """End and remove everything of this installation on this host: server, pods, volumes, and DEVAIPOD_HOME with all runs and keys."""
+    from devaipod_web.host import commands
+    from devaipod_web.host.terminal import Terminal
+
+    ask_once(f"Remove {home.home()} and every pod and volume of it, for good?", yes=yes)
+    on_host(lambda: commands.clean(home.home(), say=Terminal()))
 
 
 def server_log(*, follow: bool, tail: int) -> None:
@@ -87,7 +85,7 @@ def server_log(*, follow: bool, tail: int) -> None:
     from devaipod_web.host import server as card
 
     if follow:
-        raise typer.Exit(_host(lambda: commands.follow_logs(home.home(), lines=tail)))
+        raise typer.Exit(on_host(lambda: commands.follow_logs(home.home(), lines=tail)))
     if not home.serve_log().exists():
         raise CliError(
             "There is no server log yet.", next_step="A server in the background writes one."
@@ -136,26 +134,6 @@ def prune(
         )
     if dry_run or not plan:
         return
-    if not yes and not typer.confirm(f"Remove these {len(plan)}?"):
-        note("Nothing was removed.")
-        raise typer.Exit(1)
+    ask_once(f"Remove these {len(plan)}?", yes=yes)
     done = client.send("POST", "/retention")
     output.document(done) if as_json else say(f"Removed {len(done)}.")
-
-
-def _link() -> str:
-    from devaipod_web.cli import setup as verbs
-
-    verbs.django()
-    return verbs.sign_in_link()
-
-
-def _host(do: Any) -> Any:
-    from devaipod_web.host.errors import HostError
-
-    try:
-        return do()
-    except HostError as error:
-        raise CliError(
-            str(error), next_step="`devaipod doctor` says more about this host."
-        ) from error

@@ -26,7 +26,7 @@ def django() -> None:
     framework.setup()
 
 
-def setup(say: Callable[[str], None]) -> None:
+def bring_up_to_date(say: Callable[[str], None]) -> None:
     """Bring the installation up to date: migrations (after a copy), roles, first manager, the CLI's token. Safe to repeat."""
     home.ensure_home()
     django()

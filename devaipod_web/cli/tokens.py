@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 import typer
 
 from devaipod_web.cli import output
-from devaipod_web.cli.client import Client, segment
+from devaipod_web.cli.client import Client, CliError, segment
 from devaipod_web.cli.output import clean, note, say
 
 tokens = typer.Typer(help="Make and revoke API tokens of your own.", no_args_is_help=True)
@@ -24,11 +26,13 @@ def token_list(as_json: AsJson = False) -> None:
         output.document(rows)
         return
     output.table(
-        ["TOKEN", "NAME", "MADE", "LAST USED", "ENDS"],
+        ["TOKEN", "NAME", "ROLE", "PROJECT", "MADE", "LAST USED", "ENDS"],
         [
             [
                 row["key"],
                 clean(row["name"]),
+                row["role"],
+                clean(row["project"] or "all"),
                 output.since(row["created_at"]) + " ago",
                 output.since(row["last_used_at"]),
                 (row["expires_at"] or "never")[:10],
@@ -42,16 +46,50 @@ def token_list(as_json: AsJson = False) -> None:
 @tokens.command("create")
 def token_create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
-    days: Annotated[int, typer.Option(help="How long it counts; 0: until revoked.")] = 90,
+    role: Annotated[
+        str, typer.Option(help="What it may do at most: viewer, operator, reviewer, manager.")
+    ] = "",
+    expires: Annotated[
+        str, typer.Option(metavar="DAYS|DATE|never", help="When it ends; never is for managers.")
+    ] = "90",
+    project: Annotated[
+        str, typer.Option(metavar="PROJECT", help="The one project that it counts for.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a token; its text is printed this once."""
-    made = Client().send("POST", "/tokens", {"name": name, "days": days})
+    """Make a token; its text is printed this once. Without options it may do what you may, for 90 days."""
+    body: dict[str, Any] = {"name": name, "days": days_until(expires)}
+    if role:
+        body["role"] = role
+    if project:
+        body["project"] = project
+    # A key of our own: a connection that breaks after the POST cannot make a second token.
+    made = Client().send("POST", "/tokens", body, headers={"Idempotency-Key": uuid.uuid4().hex})
     if as_json:
         output.document(made)
         return
     say(made["token"])
     note("Keep it now: it is shown this once. Use it as DEVAIPOD_TOKEN.")
+
+
+def days_until(word: str, *, today: date | None = None) -> int:
+    """How many days `30`, `30d`, a date or `never` (0) are. Raises CliError."""
+    text = word.strip().lower()
+    if text == "never":
+        return 0
+    number = text.removesuffix("d")
+    if number.isascii() and number.isdigit() and 0 < int(number) < 10**6:
+        return int(number)
+    try:
+        days = (date.fromisoformat(text) - (today or datetime.now(UTC).date())).days
+    except ValueError:
+        days = 0
+    if days < 1:
+        raise CliError(
+            f"{clean(word)!r} is no end of a token.",
+            next_step="Give days (30), a date that is still to come (2027-01-31), or never.",
+        )
+    return days
 
 
 @tokens.command("revoke")

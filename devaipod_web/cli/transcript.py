@@ -55,6 +55,9 @@ class Transcript:
         who = clean(payload.get("by") or "somebody")
         say(paint(f"» {who}: ", "bold") + clean(payload.get("text", ""), keep_newlines=True))
 
+    def _on_input(self, payload: dict[str, Any]) -> None:
+        self._on_prompt(payload)
+
     def _on_run_state(self, payload: dict[str, Any]) -> None:
         self.state = str(payload.get("to", ""))
         reason = clean(payload.get("reason", ""))

@@ -1,4 +1,4 @@
-"""The one guard for addresses that people type: repositories and model providers.
+"""The one guard for addresses that people type: repositories, model providers and receivers of webhooks.
 
 What is checked when: the form of an address (scheme, credentials, path) when it is saved and again when it is used; the
 network addresses behind a host name only when it is used, and the connection is then pinned to what was checked, so that
@@ -25,6 +25,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 REPOSITORY_SCHEMES = {"https": 443, "ssh": 22, "http": 80}
 #: Schemes of model providers. `http` counts only inside ALLOWED_PRIVATE_NETWORKS (a model on this host, for example).
 PROVIDER_SCHEMES = {"https": 443, "http": 80}
+#: Schemes of webhooks' receivers. `http` counts only inside ALLOWED_PRIVATE_NETWORKS.
+WEBHOOK_SCHEMES = {"https": 443, "http": 80}
 
 _SCP = re.compile(r"^(?:(?P<user>[A-Za-z0-9._-]+)@)?(?P<host>[A-Za-z0-9._-]+):(?P<path>(?!/?/).+)$")
 _HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
@@ -110,6 +112,20 @@ def open_url(url: str) -> Target:
     """A provider's address at connect time, with the addresses that a connection may go to. Blocking: name server."""
     text = check_url(url)
     scheme, host, port = _parts(text, PROVIDER_SCHEMES, what="provider")
+    return Target(text, scheme, host, port, resolve(host, port, scheme=scheme))
+
+
+def check_webhook(url: str) -> str:
+    """The normal form of a receiver's address, checked without the network; it may have a query. Raises AddressRefused."""
+    text = _plain(url)
+    _parts(text, WEBHOOK_SCHEMES, what="webhook")
+    return text
+
+
+def open_webhook(url: str) -> Target:
+    """A receiver's address at connect time, with the addresses that a connection may go to. Blocking: name server."""
+    text = check_webhook(url)
+    scheme, host, port = _parts(text, WEBHOOK_SCHEMES, what="webhook")
     return Target(text, scheme, host, port, resolve(host, port, scheme=scheme))
 
 
@@ -219,7 +235,7 @@ def _parts(text: str, schemes: dict[str, int], *, what: str) -> tuple[str, str, 
         )
     if parts.username and not re.fullmatch(r"[A-Za-z0-9._][A-Za-z0-9._-]*", parts.username):
         raise AddressRefused("The user name in the address is not one.", next_step="Use git@host.")
-    if parts.query or parts.fragment:
+    if parts.fragment or (parts.query and what != "webhook"):
         raise AddressRefused(
             "The address has a part after ? or #, which is not sent.", next_step="Remove it."
         )

@@ -53,11 +53,24 @@ class Route:
         return self.path.pattern.split("/")[1]
 
 
+async def tools_absent(caller: Caller, request: Request, response: Response) -> None:
+    """The place of MCP servers, of which there are none yet: programs are told so in words, not by a connection that fails."""
+    await response.error(
+        404,
+        "No MCP server is configured for this run: it has no tools of forges.",
+        code="no-such-mcp-server",
+    )
+
+
 ROUTES: tuple[Route, ...] = (
     *(
         Route(door.method, door.path, proxy.handler(form, door), MAX_MODEL_REQUESTS, form.error)
         for form in FORMS
         for door in form.doors
+    ),
+    *(
+        Route(method, re.compile(r"/mcp/[a-z0-9-]+"), tools_absent, MAX_MODEL_REQUESTS)
+        for method in ("GET", "POST", "DELETE")
     ),
     Route("GET", re.compile(r"/git/repo\.git/info/refs"), git.info_refs, MAX_GIT_REQUESTS),
     Route("POST", re.compile(r"/git/repo\.git/git-upload-pack"), git.upload_pack, MAX_GIT_REQUESTS),
@@ -106,8 +119,7 @@ async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
 async def _http(request: Request, response: Response) -> None:
     routes = [route for route in ROUTES if route.path.fullmatch(request.path)]
     if not routes:
-        what = "takes websockets only" if request.path == SIDECAR_PATH else "is not served here"
-        await response.error(404, f"This path {what}.", code="not-found")
+        await response.error(404, _not_served(request.path), code="not-found")
         return
     form = routes[0].errors
     caller = await tokens.find(request.bearer) if request.bearer else None
@@ -140,6 +152,17 @@ async def _http(request: Request, response: Response) -> None:
         )
         return
     await _run(route, caller, request, response)
+
+
+def _not_served(path: str) -> str:
+    if path == SIDECAR_PATH:
+        return "This path takes websockets only."
+    if path.startswith("/llm"):
+        served = ", ".join(route.path.pattern for route in ROUTES if route.room == "llm")
+        return f"This path is not served here. Of models these are: {served}."
+    if path.startswith("/git"):
+        return "This path is not served here. The run's own repository is /git/repo.git."
+    return "This path is not served here."
 
 
 async def _run(route: Route, caller: Caller, request: Request, response: Response) -> None:

@@ -59,25 +59,17 @@ def look_up(token_digest: str) -> Caller | None:
 def look_up_all(digests: Collection[str]) -> dict[str, Caller]:
     """The pods of those of these tokens that live, by digest."""
     later = RunPod.objects.filter(run_id=OuterRef("run_id"), attempt__gt=OuterRef("attempt"))
-    pods = RunPod.objects.select_related("run__project").filter(
+    pods = RunPod.objects.filter(
         Q(control_digest__in=digests) | Q(data_digest__in=digests), ~Exists(later), ended_at=None
+    ).values_list(
+        *("pk", "key", "name", "run_id", "run__key", "run__project__key"),
+        *("control_digest", "data_digest"),
     )
     found = {}
-    for pod in pods:
-        for kind, digest_of in (
-            (TokenKind.CONTROL, pod.control_digest),
-            (TokenKind.DATA, pod.data_digest),
-        ):
-            if digest_of in digests:
-                found[digest_of] = Caller(
-                    pod_id=pod.pk,
-                    pod_key=pod.key,
-                    pod_name=pod.name,
-                    run_id=pod.run_id,
-                    run_key=pod.run.key,
-                    project_key=pod.run.project.key,
-                    kind=kind,
-                )
+    for pod_id, key, name, run_id, run_key, project_key, control, data in pods:
+        for kind, its_digest in ((TokenKind.CONTROL, control), (TokenKind.DATA, data)):
+            if its_digest in digests:
+                found[its_digest] = Caller(pod_id, key, name, run_id, run_key, project_key, kind)
     return found
 
 

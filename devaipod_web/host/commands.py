@@ -70,7 +70,7 @@ def down(folder: Path, *, say: Terminal) -> None:
     names = pods_alive()
     if names:
         say(
-            f"  {len(names)} pod(s) go on: {', '.join(names[:5])}. The next `make up` picks them up; "
+            f"  {len(names)} pod(s) go on: {', '.join(names[:5])}. The next {home.set_up()} picks them up; "
             "`podman pod rm -f NAME` ends one."
         )
 
@@ -80,7 +80,7 @@ def follow_logs(folder: Path, *, lines: int = 50) -> int:
     _enter(folder)
     log = home.serve_log()
     if not log.exists():
-        print(f"There is no log yet ({log}): `make up` starts the server.", file=sys.stderr)
+        print(f"There is no log yet ({log}): {home.set_up()} starts the server.", file=sys.stderr)
         return 1
     tail = shutil.which("tail")
     if not tail:
@@ -176,7 +176,7 @@ def _set_up(say: Terminal) -> None:
     began = time.monotonic()
     with say.step("setting up the database and the first user") as step:
         follow(
-            [sys.executable, "-m", "devaipod_web.cli.main", "setup"],
+            [sys.executable, "-m", "devaipod_web.cli.main", "migrate"],
             step=step,
             timeout=SETUP_SECONDS,
             cwd=ROOT,

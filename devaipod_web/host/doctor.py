@@ -106,7 +106,8 @@ def _podman(case: Case) -> Iterator[Finding]:
             Severity.ERROR,
             "podman is not installed, or not on PATH.",
             "Agents run in podman's pods.",
-            "`sudo apt-get install podman` (Debian, Ubuntu) or `sudo dnf install podman` (Fedora), or `make up` as root.",
+            "`sudo apt-get install podman` (Debian, Ubuntu) or `sudo dnf install podman` (Fedora), "
+            f"or {paths.set_up()} as root.",
         )
         return
     version = host_facts.podman_version(case.facts.podman)
@@ -148,7 +149,7 @@ def _runtime(case: Case) -> Iterator[Finding]:
             Severity.ERROR,
             "cgroups v1 and v2 are mixed on this host, and only crun is installed.",
             'crun refuses to start containers then ("cgroups in hybrid mode not supported").',
-            "`sudo apt-get install runc`, then `make up`; or boot with `systemd.unified_cgroup_hierarchy=1`.",
+            f"`sudo apt-get install runc`, then {paths.set_up()}; or boot with `systemd.unified_cgroup_hierarchy=1`.",
         )
     if facts.cgroups == "none":
         yield Finding(
@@ -176,7 +177,7 @@ def _runtime(case: Case) -> Iterator[Finding]:
             Severity.WARNING,
             "podman's defaults do not hold on this host, and devaipod's containers.conf is not written yet.",
             "Containers may fail to start (limits, cgroups, logs).",
-            "`make up` writes it.",
+            f"{paths.set_up()} writes it.",
         )
 
 
@@ -236,7 +237,8 @@ def _rootless(case: Case) -> Iterator[Finding]:
             Severity.WARNING,
             "This user's podman keeps images with the driver vfs.",
             "It copies an image whole for every container: starts are slow, and disk is used many times over.",
-            "`podman system reset` (it removes all of this user's containers and images), then `make up`.",
+            "`podman system reset` (it removes all of this user's containers and images), "
+            f"then {paths.set_up()}.",
         )
     yield Finding(
         "no-bounds-rootless",
@@ -363,7 +365,7 @@ def _sockets(case: Case) -> Iterator[Finding]:
             Severity.WARNING,
             f"Nobody answers at podman's socket {service}.",
             "Its service has ended; runs wait for it.",
-            "`make up` starts it again."
+            f"{paths.set_up()} starts it again."
             if not os.environ.get("DEVAIPOD_PODMAN_SOCKET")
             else "Start the service that DEVAIPOD_PODMAN_SOCKET names.",
         )
@@ -405,7 +407,7 @@ def _images(case: Case) -> Iterator[Finding]:
             Severity.WARNING,
             f"Not in the local store: {', '.join(missing)}.",
             "Runs need the sidecar's image, and most the default agent image.",
-            "`make images`.",
+            f"{paths.set_up()} builds them.",
         )
 
 

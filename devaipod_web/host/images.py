@@ -25,8 +25,8 @@ from devaipod_web.host.errors import CommandFailed, HostError
 from devaipod_web.host.process import follow, quick
 from devaipod_web.host.terminal import Terminal
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-RECIPES = ROOT / "images"
+ROOT = home.ROOT
+RECIPES = home.assets() / "images"
 UPSTREAM = "docker.io/library/debian:trixie-slim"
 REGISTRY_HOST = "registry-1.docker.io"
 SUITE = "trixie"
@@ -37,7 +37,7 @@ HASH_LENGTH = 12
 #: Of each image so many versions stay in the store: other checkouts may be behind or ahead of this one.
 KEEP_IMAGES = 5
 
-#: What goes into each image besides its folder under `images/`, relative to the checkout.
+#: What goes into each image besides its folder under `images/`, relative to what holds the package `pods`.
 SOURCES = {
     "base": (),
     "agent": (),
@@ -70,7 +70,7 @@ def references() -> Images:
 
 
 def card() -> Path:
-    """JSON of the images that `make up` chose last."""
+    """JSON of the images that setup chose last."""
     return home.podman_dir() / "images.json"
 
 
@@ -81,7 +81,9 @@ def ensure_images(*, say: Terminal) -> Images:
     host's mirrors are mounted into the builds and left out of the images.
     """
     if not RECIPES.is_dir():
-        raise HostError(f"The images' recipes are not in {RECIPES}: run this from a checkout")
+        raise HostError(
+            f"The images' recipes are not in {RECIPES}: install devaipod-web again (`pipx reinstall devaipod-web`)"
+        )
     wanted = references()
     made = False
     if not stored(wanted.agent) or not stored(wanted.sidecar):
@@ -109,15 +111,30 @@ def ensure_images(*, say: Terminal) -> Images:
 def _digest(name: str, base: str = "") -> str:
     """A hash over the recipe's folder and the sources it copies: paths, bytes, and whether they may be executed."""
     found = hashlib.sha256(f"{name}\0{base}\0{os.uname().machine}\0".encode())
-    for part in (f"images/{name}", *SOURCES[name]):
-        top = ROOT / part
-        files = sorted(top.rglob("*")) if top.is_dir() else [top]
-        for file in files:
-            if not file.is_file() or "__pycache__" in file.parts:
-                continue
-            found.update(str(file.relative_to(ROOT)).encode() + b"\0")
-            found.update(hashlib.sha256(file.read_bytes()).digest())
+    for place, file in _inputs(name):
+        found.update(place.encode() + b"\0")
+        found.update(hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()[:HASH_LENGTH]
+
+
+def _inputs(name: str) -> Iterator[tuple[str, Path]]:
+    """(path in the build's context, file) of everything that goes into an image; the same paths in a checkout and a wheel."""
+    tops = [(f"images/{name}", RECIPES / name), *((part, ROOT / part) for part in SOURCES[name])]
+    for place, top in tops:
+        for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                yield f"{place}/{file.relative_to(top)}" if file != top else place, file
+
+
+@contextmanager
+def _context(name: str) -> Iterator[Path]:
+    """A folder with exactly what the image is made from: in a wheel recipes and sources lie apart, among everybody's packages."""
+    with tempfile.TemporaryDirectory(prefix="devaipod-context-", dir=_scratch()) as folder:
+        for place, file in _inputs(name):
+            target = Path(folder) / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        yield Path(folder)
 
 
 def stored(reference: str) -> bool:
@@ -214,7 +231,11 @@ def _make_base(reference: str, *, say: Terminal) -> None:
 
 
 def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
-    with _host_settings() as settings, say.step(f"building the {name} image") as step:
+    with (
+        _host_settings() as settings,
+        _context(name) as context,
+        say.step(f"building the {name} image") as step,
+    ):
         step.tail = reference
         arguments = ["--build-arg", f"BASE={base}"] if base else []
         follow(
@@ -227,8 +248,8 @@ def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
                 *arguments,
                 f"--volume={settings}:/mnt:ro",
                 f"--tag={reference}",
-                f"--file={RECIPES / name / 'Containerfile'}",
-                str(ROOT),
+                f"--file={context / 'images' / name / 'Containerfile'}",
+                str(context),
             ],
             step=step,
             timeout=BUILD_SECONDS,

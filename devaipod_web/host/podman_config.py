@@ -14,9 +14,9 @@ from devaipod_web.host.process import quick
 #: What rootful podman asks for by itself; without CAP_SYS_RESOURCE it may not ask for more than the host's own.
 PODMAN_NOFILE = 1_048_576
 
-HEADER = """\
+HEADER = f"""\
 # Written by devaipod for its own podman service; each line says what on this host asked for it.
-# Delete the file and run `make up` again after the host has changed.
+# Delete the file and run {home.set_up()} again after the host has changed.
 """
 
 

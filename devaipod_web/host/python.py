@@ -8,8 +8,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+from devaipod_web import __version__
+from devaipod_web.home import ROOT
 from devaipod_web.host.errors import CommandFailed, HostError, PackagesMissing
-from devaipod_web.host.images import ROOT
 from devaipod_web.host.process import follow
 from devaipod_web.host.terminal import Terminal
 
@@ -104,6 +105,6 @@ def _fingerprint(lock: Path) -> str:
     """What the environment was made from: the lock, the project's entry points, and which Python it is."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = hashlib.sha256(lock.read_bytes())
-    found.update(repr((project["version"], project.get("scripts"))).encode())
+    found.update(repr((__version__, project.get("scripts"))).encode())
     found.update((VENV / "pyvenv.cfg").read_bytes())
     return found.hexdigest()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from django.db import connection
+
 from devaipod_web.budgets.amounts import CallRow, LostCall
 from devaipod_web.budgets.money import usd
+from devaipod_web.home import new_key
 from devaipod_web.llm.models import LlmCall, Provider
 from devaipod_web.llm.routing import Candidate
 from devaipod_web.llm.usage import Tokens
@@ -60,62 +63,94 @@ def row(
 def store(rows: Iterable[CallRow]) -> None:
     """Write a batch of rows and add them to their runs. To be called in the writer's transaction, once for each row.
 
-    Rows of runs that are gone are left out; a provider that is gone is null.
+    Rows of runs that are gone are left out; a provider that is gone is null. Hundreds of rows a second come through here beside the
+    streams of the same process: making a model of each and compiling its statement took more of it than passing its stream.
     """
     given = list(rows)
-    runs = set(Run.objects.filter(pk__in={r["run_id"] for r in given}).values_list("pk", flat=True))
+    runs = _Totals.of({row["run_id"] for row in given})
     providers = set(
-        Provider.objects.filter(pk__in={r["provider_id"] for r in given}).values_list(
+        Provider.objects.filter(pk__in={row.get("provider_id") for row in given}).values_list(
             "pk", flat=True
         )
     )
-    made = [_call(r, providers) for r in given if r["run_id"] in runs]
-    LlmCall.objects.bulk_create(made, batch_size=200)
-    by_run: dict[int, list[LlmCall]] = {}
-    for call in made:
-        by_run.setdefault(call.run_id, []).append(call)
-    # Read and added here: SQLite would add decimals as floating-point numbers.
-    for run in Run.objects.select_for_update().filter(pk__in=by_run).order_by("pk"):
-        calls = by_run[run.pk]
-        Run.objects.filter(pk=run.pk).update(
-            tokens_in=run.tokens_in + sum(c.tokens_in for c in calls),
-            tokens_cached=run.tokens_cached + sum(c.tokens_cached for c in calls),
-            tokens_out=run.tokens_out + sum(c.tokens_out for c in calls),
-            cost=run.cost + sum((c.cost or Decimal(0) for c in calls), Decimal(0)),
-            unpriced_calls=run.unpriced_calls + sum(c.unpriced for c in calls),
-        )
-        wake(run.key)
+    values = []
+    for row in given:
+        totals = runs.get(row["run_id"])
+        if totals is not None:
+            values.append(_columns(row, providers))
+            totals.add(row)
+    with connection.cursor() as cursor:
+        cursor.executemany(_INSERT, values)
+    for totals in runs.values():
+        totals.save()
+
+
+class _Totals:
+    """What a run has used, read and added here: SQLite would add decimals as floating-point numbers."""
+
+    FIELDS = ("tokens_in", "tokens_cached", "tokens_out", "cost", "unpriced_calls")
+
+    def __init__(self, pk: int, key: str, *values: Any) -> None:
+        self.pk, self.key = pk, key
+        self.values = dict(zip(self.FIELDS, values, strict=True))
+
+    @classmethod
+    def of(cls, run_ids: Collection[Any]) -> dict[Any, _Totals]:
+        rows = Run.objects.select_for_update().filter(pk__in=run_ids).order_by("pk")
+        return {row[0]: cls(*row) for row in rows.values_list("pk", "key", *cls.FIELDS)}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        for name in ("tokens_in", "tokens_cached", "tokens_out"):
+            self.values[name] += row.get(name, 0)
+        cost = row["cost"]
+        self.values["cost"] += Decimal(cost or 0)
+        self.values["unpriced_calls"] += cost is None or row.get("unpriced", False)
+
+    def save(self) -> None:
+        Run.objects.filter(pk=self.pk).update(**self.values)
+        wake(self.key)
+
+
+_COLUMNS = [field for field in LlmCall._meta.concrete_fields if not field.primary_key]
+#: What a row need not say.
+_DEFAULTS = {field.attname: None if field.null else field.get_default() for field in _COLUMNS}
+#: Columns whose values are written differently by each database.
+_ADAPTED = {"at", "cost"}
+_INSERT = (
+    f"INSERT INTO {LlmCall._meta.db_table} ({', '.join(str(f.column) for f in _COLUMNS)}) "  # noqa: S608 - names of our own
+    f"VALUES ({', '.join(['%s'] * len(_COLUMNS))})"
+)
+
+
+def _columns(row: Mapping[str, Any], providers: set[int]) -> list[Any]:
+    """The values of a row in the order of `_INSERT`."""
+    given = {
+        **_DEFAULTS,
+        **row,
+        "key": new_key(),
+        "at": datetime.fromisoformat(row["at"]),
+        "cost": None if row["cost"] is None else Decimal(row["cost"]),
+    }
+    if given["provider_id"] not in providers:
+        given["provider_id"] = None
+    return [
+        field.get_db_prep_save(given[field.attname], connection)
+        if field.attname in _ADAPTED
+        else given[field.attname]
+        for field in _COLUMNS
+    ]
 
 
 def lost(call: LostCall) -> CallRow:
     """The row of a request whose process was killed before it was settled: its whole reservation is charged."""
     return {
         "run_id": call.payer.run_id,
-        "provider_id": None,
         "provider_kind": "",
-        "form": "",
-        "route": "",
         "model": "",
         "at": datetime.fromtimestamp(call.at, UTC).isoformat(),
         "status": 0,
         "error": "The gateway was killed during this request; what it may have cost at most is charged.",
-        "milliseconds": 0,
-        "first_byte_milliseconds": None,
-        "tokens_in": 0,
-        "tokens_cached": 0,
-        "tokens_cache_written": 0,
         "tokens_out": call.charged.tokens,
-        "tokens_reasoning": 0,
         "estimated": True,
-        "unpriced": False,
         "cost": str(usd(call.charged.pico_usd)),
     }
-
-
-def _call(given: Mapping[str, Any], providers: set[int]) -> LlmCall:
-    values = dict(given)
-    if values["provider_id"] not in providers:
-        values["provider_id"] = None
-    values["at"] = datetime.fromisoformat(values["at"])
-    values["cost"] = Decimal(values["cost"])
-    return LlmCall(**values)

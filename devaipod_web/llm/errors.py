@@ -2,11 +2,11 @@
 
 ModelError
 ├── RequestRefused      the gateway does not pass the request: too large, not JSON, reaches further than the model
-├── BudgetReached       a budget has no room for what the request may cost
 ├── BudgetsUnavailable  the ledger can write nothing down, so nothing may be spent
 ├── PriceUnknown        nobody has said what the model costs, and no ceiling applies
 ├── NotConfigured       the run has no model, or its provider's credential cannot be read
 ├── CredentialRefused   the provider does not take the key
+├── BudgetUsedUp        the provider's credit or quota is used up (402, `insufficient_quota`), or a budget of ours
 ├── RateLimited         the provider's limit is reached
 ├── ProviderRefused     the provider answers 4xx: unknown model, context too long, …
 ├── ProviderFailed      the provider answers 5xx, breaks off, or says something that is no answer
@@ -56,13 +56,6 @@ class RequestRefused(ModelError):
     status = 400
 
 
-class BudgetReached(ModelError):
-    """A hard limit is reached; a manager raises it. 402, since agents repeat 429 for a long time."""
-
-    code = "over-budget"
-    status = 402
-
-
 class BudgetsUnavailable(ModelError):
     """Neither database nor journal can be written: what would be spent could not be counted."""
 
@@ -89,6 +82,13 @@ class CredentialRefused(ModelError):
 
     code = "credential-refused"
     status = 401
+
+
+class BudgetUsedUp(ModelError):
+    """There is no money left for this call; repeating it will not help. 402, so that agents do not repeat it as they do 429."""
+
+    code = "budget-used-up"
+    status = 402
 
 
 class RateLimited(ModelError):

@@ -21,9 +21,9 @@ from devaipod_web.gateway.http import ClientGone, Request, Response, until_gone
 from devaipod_web.gateway.tokens import Caller
 from devaipod_web.llm import calls, demo, demo_read, demo_write, prices, telling, upstream
 from devaipod_web.llm.errors import (
+    BudgetUsedUp,
     ModelError,
     ProviderFailed,
-    ProviderRefused,
     ProviderSilent,
     ProviderUnreachable,
     RateLimited,
@@ -48,9 +48,7 @@ STREAM_HEADERS = (("content-type", EVENT_STREAM), ("cache-control", "no-store"))
 #: Headers of a provider's answer that the agent may see.
 PASSED_HEADERS = ("x-request-id", "request-id", "openai-processing-ms")
 #: Trouble of one provider that another one may not have, before a word came back.
-TRY_ANOTHER = (RateLimited, ProviderFailed, ProviderUnreachable)
-#: What the provider charges nothing for: it refused, or was never reached.
-NOT_CHARGED = (RateLimited, ProviderRefused, ProviderUnreachable)
+TRY_ANOTHER = (RateLimited, BudgetUsedUp, ProviderFailed, ProviderUnreachable)
 
 _cut_off: dict[int, int] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from devaipod_web.llm.errors import ModelError
+from devaipod_web.llm.models import LlmCall
 from devaipod_web.runs import events
 from devaipod_web.runs.models import Run
 
@@ -13,6 +14,13 @@ QUIET_SECONDS = 60
 MAX_REMEMBERED = 4096
 
 _said: dict[tuple[int, str], float] = {}
+
+
+def keep_without_run(run: Run) -> None:
+    """Let the calls of a run that is deleted say themselves whose they were. In the deleting transaction."""
+    LlmCall.objects.filter(run=run).update(
+        run=None, run_key=run.key, project=run.project_id, owner=run.owner_id
+    )
 
 
 def due(run_id: int, kind: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
 
 from devaipod_web.fields import KeyField
@@ -98,10 +99,22 @@ class Price(models.Model):
 
 
 class LlmCall(models.Model):
-    """One request of a run to a model. Cost in USD, exact; null only in rows from before prices had to be known."""
+    """One request of a run to a model. Cost in USD, exact; null only in rows from before prices had to be known.
+
+    It outlives its run: what was spent stays known. Then `run` is null, and `run_key`, `project` and `owner` say whose it was.
+    """
 
     key = KeyField()
-    run = models.ForeignKey("runs.Run", on_delete=models.CASCADE, related_name="llm_calls")
+    run = models.ForeignKey(
+        "runs.Run", null=True, on_delete=models.SET_NULL, related_name="llm_calls"
+    )
+    run_key = models.CharField(max_length=10, blank=True)
+    project = models.ForeignKey(
+        "projects.Project", null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
     provider = models.ForeignKey(Provider, null=True, on_delete=models.SET_NULL)
     provider_kind = models.CharField(max_length=20)
     form = models.CharField(max_length=20, blank=True)

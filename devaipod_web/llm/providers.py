@@ -33,13 +33,27 @@ MAX_MODELS = 500
 class InvalidProvider(Exception):
     """Fields that cannot be as they were given: `errors` has a sentence for each by its name."""
 
+    code = "invalid-provider"
+    status = 400
+    next_step = "Change what is named and send it again."
+
     def __init__(self, errors: dict[str, str]) -> None:
         super().__init__(" ".join(errors.values()))
+        self.message = str(self)
         self.errors = errors
 
 
 class ProviderInUse(Exception):
     """Projects use the provider; the message names them."""
+
+    code = "provider-in-use"
+    status = 409
+    next_step = "Choose another provider in those projects first."
+
+    @property
+    def message(self) -> str:
+        """The sentence."""
+        return str(self)
 
 
 @dataclass(frozen=True)

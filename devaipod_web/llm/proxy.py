@@ -17,8 +17,8 @@ from devaipod_web.gateway.http import Request, Response, TooLarge
 from devaipod_web.gateway.tokens import Caller
 from devaipod_web.llm import meter, pace, prices, routing, snapshot, telling, upstream
 from devaipod_web.llm.errors import (
-    BudgetReached,
     BudgetsUnavailable,
+    BudgetUsedUp,
     ModelError,
     PriceUnknown,
     RequestRefused,
@@ -84,7 +84,7 @@ async def _begin(form: Form, door: Door, caller: Caller, request: Request) -> Ex
             Payer(run.run_id, run.project_id, run.person_id, run.token_id), _largest(worst)
         )
     except ledger.OverBudget as error:
-        raise BudgetReached(error.message, next_step=error.next_step) from error
+        raise BudgetUsedUp(error.message, next_step=error.next_step) from error
     except ledger.LedgerUnavailable as error:
         raise BudgetsUnavailable(error.message, next_step=error.next_step) from error
     return Exchange(

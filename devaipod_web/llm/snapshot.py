@@ -46,22 +46,26 @@ def read_all(run_ids: Collection[int]) -> dict[int, RunView]:
         )
         for project_id in {None, *(project_id for project_id, _ in tables.prices)}
     }
+    # Columns and not rows: a run's task may be long.
+    rows = Run.objects.filter(pk__in=run_ids).values_list(
+        *("pk", "project_id", "owner_id", "token_id", "model", "project__model", "provider__key")
+    )
     return {
-        run.pk: RunView(
-            run_id=run.pk,
-            project_id=run.project_id,
-            person_id=run.owner_id,
-            token_id=run.token_id,
-            model=run.model or (run.project.model if run.provider is not None else ""),
+        run_id: RunView(
+            run_id=run_id,
+            project_id=project_id,
+            person_id=person_id,
+            token_id=token_id,
+            model=model or (project_model if provider else ""),
             demo_model=demo.MODEL,
-            provider=run.provider.key if run.provider is not None else None,
+            provider=provider,
             providers=tables.providers,
             routes=tables.routes,
-            overrides=overrides.get(run.project_id, overrides[None]),
+            overrides=overrides.get(project_id, overrides[None]),
         )
-        for run in Run.objects.select_related("project", "provider").filter(pk__in=run_ids)
+        for run_id, project_id, person_id, token_id, model, project_model, provider in rows
         # One that was added after the tables were read is there at the next reading.
-        if run.provider is None or run.provider.key in tables.providers
+        if provider is None or provider in tables.providers
     }
 
 

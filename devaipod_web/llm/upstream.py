@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from devaipod_web.forges import guard
+from devaipod_web.forges.dial import guarded_session
 from devaipod_web.forges.errors import ForgeError, UpstreamUnreachable
 from devaipod_web.llm import vertex
 from devaipod_web.llm.errors import (
+    BudgetUsedUp,
     CredentialRefused,
     ModelError,
     NotConfigured,
@@ -41,35 +41,17 @@ MAX_ERROR_BYTES = 16 * 1024
 MAX_CONNECTIONS = 200
 #: How long a provider's address that was checked is taken for checked.
 CHECKED_SECONDS = 30
+#: Codes and words by which providers say that credit or quota is used up: with 402 as a rule, but also with 429, 400 or 403.
+USED_UP = (
+    "insufficient_quota",
+    "insufficient_balance",
+    "billing_hard_limit_reached",
+    "credit balance is too low",
+    "exceeded your current quota",
+)
 #: What may be a credential in a provider's own words ("Incorrect API key provided: sk-…").
 LOOKS_SECRET = re.compile(r"\b(?:sk|pk|key|gsk|xai|AIza|ya29)[-_A-Za-z0-9*.]{8,}")
 _parsed = lru_cache(maxsize=1024)(lambda url: URL(url, encoded=True))
-
-
-class _GuardedResolver(AbstractResolver):
-    """Names are resolved and their addresses checked by the guard each time a connection is made."""
-
-    def __init__(self, scheme: str) -> None:
-        self._scheme = scheme
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await asyncio.to_thread(guard.resolve, host, port, scheme=self._scheme)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 class _Door:
@@ -85,12 +67,9 @@ class _Door:
     def session(self, scheme: str) -> aiohttp.ClientSession:
         found = self.sessions.get(scheme)
         if found is None:
-            found = self.sessions[scheme] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    resolver=_GuardedResolver(scheme), limit=MAX_CONNECTIONS, use_dns_cache=False
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
+            found = self.sessions[scheme] = guarded_session(
+                scheme,
+                limit=MAX_CONNECTIONS,
                 auto_decompress=True,
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
                 read_bufsize=256 * 1024,
@@ -237,6 +216,13 @@ async def _refusal(to: Upstream, response: aiohttp.ClientResponse, form: Form) -
     status = response.status
     words, body = await _words(to, response)
     said = f": {words}" if words else "."
+    if status == BudgetUsedUp.status or (
+        400 <= status < 500 and any(sign in f"{words} {body!r}".lower() for sign in USED_UP)
+    ):
+        return BudgetUsedUp(
+            f"The credit or quota at the provider {to.name} is used up ({status}){said}",
+            next_step="Add credit or raise the limit with the provider, then prompt the run again.",
+        )
     if status in (401, 403):
         return CredentialRefused(
             f"The provider {to.name} refused its key ({status}){said}",

@@ -31,23 +31,23 @@ class CannotUnseal(Exception):
         )
 
 
-def seal(secret: bytes) -> bytes:
-    """Encrypt a secret for the database."""
-    return _fernet().encrypt(secret)
+def seal(secret: bytes, *, context: bytes = b"") -> bytes:
+    """Encrypt a secret for the database. With a `context` nobody opens it who does not know that too."""
+    return _fernet(context).encrypt(secret)
 
 
-def unseal(sealed: bytes) -> bytes:
-    """Decrypt what `seal` made. Raises `CannotUnseal`."""
+def unseal(sealed: bytes, *, context: bytes = b"") -> bytes:
+    """Decrypt what `seal` made with the same context. Raises `CannotUnseal`."""
     try:
-        return _fernet().decrypt(bytes(sealed))
+        return _fernet(context).decrypt(bytes(sealed))
     except InvalidToken as error:
         raise CannotUnseal from error
 
 
-def reseal(sealed: bytes) -> bytes:
+def reseal(sealed: bytes, *, context: bytes = b"") -> bytes:
     """The same secret, sealed with the first key. Raises `CannotUnseal`."""
     try:
-        return _fernet().rotate(bytes(sealed))
+        return _fernet(context).rotate(bytes(sealed))
     except InvalidToken as error:
         raise CannotUnseal from error
 
@@ -57,8 +57,8 @@ def fingerprint() -> str:
     return hashlib.sha256(b"fingerprint\0" + b"\0".join(_secrets())).hexdigest()
 
 
-def _fernet() -> MultiFernet:
-    return MultiFernet([_derive(secret) for secret in _secrets()])
+def _fernet(context: bytes) -> MultiFernet:
+    return MultiFernet([_derive(secret, context) for secret in _secrets()])
 
 
 def _secrets() -> list[bytes]:
@@ -67,6 +67,7 @@ def _secrets() -> list[bytes]:
     return secrets or [home.secret_file("encryption.key")]
 
 
-def _derive(secret: bytes) -> Fernet:
-    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=PURPOSE)
+def _derive(secret: bytes, context: bytes) -> Fernet:
+    # The context is the salt (RFC 5869 §2.2): none gives the same keys as before there were contexts.
+    kdf = HKDF(algorithm=hashes.SHA256(), length=32, salt=context or None, info=PURPOSE)
     return Fernet(base64.urlsafe_b64encode(kdf.derive(secret)))

@@ -13,7 +13,7 @@ from django import forms
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.projects.rules import GIB
-from pods.agents import PROFILES
+from pods.agents import ACP_PROFILES
 
 _UNITS = {"": 60, "m": 60, "min": 60, "h": 3600, "d": 86400, "s": 1}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
@@ -59,8 +59,8 @@ def spoken(seconds: int) -> str:
 
 
 def agents() -> list[tuple[str, str]]:
-    """The agent profiles for a choice."""
-    return [(key, profile.title) for key, profile in PROFILES.items()]
+    """The agent profiles that a project may have, for a choice."""
+    return [(key, profile.title) for key, profile in ACP_PROFILES.items()]
 
 
 def provider_choices() -> list[tuple[str, str]]:

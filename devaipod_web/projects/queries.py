@@ -30,9 +30,10 @@ def projects(*, archived: bool = False) -> QuerySet[Project]:
     last = Run.objects.filter(project=OuterRef("pk")).order_by("-created_at")
     # A sum over a second joined table would count rows more than once: hence a subquery.
     spend = (
-        LlmCall.objects.filter(run__project=OuterRef("pk"), at__gt=timezone.now() - SPEND_WINDOW)
+        LlmCall.objects.annotate(spent_by=Coalesce("run__project", "project"))
+        .filter(spent_by=OuterRef("pk"), at__gt=timezone.now() - SPEND_WINDOW)
         .order_by()
-        .values("run__project")
+        .values("spent_by")
         .annotate(total=Sum("cost"))
         .values("total")
     )
@@ -85,7 +86,7 @@ def overview(project: Project) -> Overview:
         active=Count("pk", filter=~Q(state__in=ENDED)),
         unpriced=Sum("unpriced_calls"),
     )
-    spent = LlmCall.objects.filter(run__project=project).aggregate(
+    spent = LlmCall.objects.filter(Q(run__project=project) | Q(project=project)).aggregate(
         all=Sum("cost"), recent=Sum("cost", filter=Q(at__gt=since))
     )
     return Overview(

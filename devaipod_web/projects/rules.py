@@ -9,7 +9,7 @@ from typing import Any
 from devaipod_web.forges import guard
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.projects.models import PermissionPolicy
-from pods.agents import PROFILES
+from pods.agents import ACP_PROFILES
 
 MIB = 1024**2
 GIB = 1024**3
@@ -118,11 +118,11 @@ def prefix(value: Any) -> str:
 
 
 def agent(value: Any) -> str:
-    """One of the agent profiles."""
+    """One of the agent profiles that a project may have."""
     name = str(value or "").strip()
-    if name not in PROFILES:
+    if name not in ACP_PROFILES:
         raise ValueError(
-            f"There is no agent {name[:40]!r}; there is {', '.join(sorted(PROFILES))}."
+            f"There is no agent {name[:40]!r} for a project; there is {', '.join(sorted(ACP_PROFILES))}."
         )
     return name
 

@@ -19,6 +19,7 @@ from django.utils import timezone
 from devaipod_web import home
 from devaipod_web.runs.models import Run, RunEvent, RunPod
 from devaipod_web.runs.wake import wake
+from devaipod_web.webhooks import outbox
 
 #: A payload with its raw frame above this many bytes of JSON goes to a file.
 INLINE_BYTES = 64 * 1024
@@ -27,11 +28,12 @@ INLINE_BYTES = 64 * 1024
 class Kind:
     """Kinds of the control plane's own events. Those of a sidecar are `pods.sidecar.protocol.EventKind`."""
 
-    STATE = "run.state"  # {from, to, reason, next_step}
+    STATE = "run.state"  # {from, to, reason, next_step, finding, cause?}
     STEP = (
         "run.step"  # {step, text, seconds?} of starting: queued, mirror, image, pod, clone, agent
     )
     PROMPT = "prompt"  # {turn, text, by} a person's words
+    INPUT = "input"  # {text, by} to a command's standard input
     PERMISSION_ANSWERED = "permission.answered"  # {request, request_id, state, option_id, by}
     NOTE = "run.note"  # {level: info|warning|error, text, next_step}
     STUCK = "run.stuck"  # {waits_for}
@@ -64,6 +66,8 @@ def record(run: Run, kind: str, payload: dict[str, Any]) -> RunEvent:
 def append(run_id: int, events: Sequence[NewEvent], *, pod: RunPod | None = None) -> list[RunEvent]:
     """Store events of one run in order, give them their `seq`, and wake the followers after the commit.
 
+    What webhooks are to be told of them is queued in the same transaction.
+
     Payloads above `INLINE_BYTES` are written to a file first (a crash leaves a file without a row, which the next event of
     that number replaces).
     """
@@ -81,6 +85,8 @@ def append(run_id: int, events: Sequence[NewEvent], *, pod: RunPod | None = None
             for index, event in enumerate(events)
         ]
         RunEvent.objects.bulk_create(rows)
+        if pod is None:
+            outbox.put(run_id, rows)
         wake(run_key)
     return rows
 

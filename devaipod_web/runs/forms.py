@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from django import forms
 from django.db.models import QuerySet
 
-from devaipod_web.projects.forms import DurationField, agents, spoken
+from devaipod_web.projects.forms import DurationField, spoken
 from devaipod_web.projects.models import PermissionPolicy, Project
+from devaipod_web.runs.services.command import Command
+from pods.agents import PROFILES
+from pods.command import COMMAND
 
 
 class OptionalDuration(DurationField):
@@ -17,6 +21,24 @@ class OptionalDuration(DurationField):
     def clean(self, value: Any) -> int:
         """Seconds of what was written, 0 for nothing."""
         return super().clean(value) if str(value or "").strip() else 0
+
+
+class LinesField(forms.CharField):
+    """Variables as people write them: `NAME=value`, one a line. Its value is a dict."""
+
+    widget = forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "placeholder": "NAME=value"})
+
+    def clean(self, value: Any) -> Any:
+        """The variables of what was written."""
+        lines = [line for line in str(super().clean(value) or "").splitlines() if line.strip()]
+        if any("=" not in line for line in lines):
+            raise forms.ValidationError("Write one NAME=value a line.")
+        return {line.partition("=")[0].strip(): line.partition("=")[2] for line in lines}
+
+
+def launchable() -> list[tuple[str, str]]:
+    """What a run may execute, for a choice: the agents, and a command."""
+    return [(key, profile.title) for key, profile in PROFILES.items()]
 
 
 class LaunchForm(forms.Form):
@@ -28,6 +50,7 @@ class LaunchForm(forms.Form):
     task = forms.CharField(
         label="Task",
         max_length=200_000,
+        required=False,
         widget=forms.Textarea(
             attrs={
                 "rows": 9,
@@ -40,7 +63,36 @@ class LaunchForm(forms.Form):
     title = forms.CharField(
         label="Title", max_length=200, required=False, help_text="Empty: the task's first line."
     )
-    agent = forms.ChoiceField(label="Agent", choices=agents, required=False)
+    agent = forms.ChoiceField(label="Agent", choices=launchable, required=False)
+    command = forms.CharField(
+        label="Command",
+        max_length=20_000,
+        required=False,
+        widget=forms.Textarea(
+            attrs={"rows": 2, "spellcheck": "false", "placeholder": "make -C services/till test"}
+        ),
+        help_text="Words as in a shell, quotes too, but no shell runs them: for more write sh -c '…'. It runs in the workspace.",
+    )
+    image = forms.CharField(
+        label="Image",
+        max_length=300,
+        required=False,
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+        help_text="Empty: that of the project's other runs.",
+    )
+    workdir = forms.CharField(
+        label="Folder",
+        max_length=500,
+        required=False,
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+        help_text="Empty: the workspace.",
+    )
+    env = LinesField(
+        label="Environment",
+        max_length=65_536,
+        required=False,
+        help_text="No secret: pods hold none.",
+    )
     model = forms.CharField(
         label="Model",
         max_length=200,
@@ -66,6 +118,33 @@ class LaunchForm(forms.Form):
             if chosen.provider_id is None:
                 # The scripted demo is no model that one could choose.
                 del self.fields["model"]
+
+    @property
+    def is_command(self) -> bool:
+        """Whether a command is chosen instead of an agent."""
+        return bool(self["agent"].value() == COMMAND)
+
+    def clean(self) -> dict[str, Any]:
+        """An agent needs a task, a command its words."""
+        data = super().clean() or {}
+        if data.get("agent") != COMMAND:
+            if not data.get("task") and "task" not in self.errors:
+                self.add_error("task", "Say what the agent should do.")
+            return data
+        try:
+            words = shlex.split(data.get("command") or "")
+        except ValueError as error:
+            self.add_error("command", f"The quotes do not match: {error}.")
+            return data
+        if not words and "command" not in self.errors:
+            self.add_error("command", "Write the program that is to run, and its arguments.")
+        data["chosen_command"] = Command(
+            argv=words,
+            image=data.get("image", ""),
+            env=data.get("env") or {},
+            workdir=data.get("workdir", ""),
+        )
+        return data
 
     def clean_wall(self) -> int | None:
         """Seconds, or None for the project's."""

@@ -36,12 +36,32 @@ class Run(models.Model):
     )
     image = models.CharField(max_length=300, blank=True)
     idempotency_key = models.CharField(max_length=100, null=True, blank=True)
+    labels = models.JSONField(
+        default=dict, blank=True, help_text="{name: text} for whoever launched it."
+    )
+
+    # Of the agent profile `command` alone.
+    argv = models.JSONField(default=list, blank=True)
+    env = models.JSONField(default=dict, blank=True, help_text="{name: text}; never a secret.")
+    workdir = models.CharField(max_length=500, blank=True, help_text="Empty: the workspace.")
+    asked_image = models.CharField(
+        max_length=300, blank=True, help_text="Empty: what the project's other runs have."
+    )
+    interactive = models.BooleanField(
+        default=False, help_text="Its standard input stays open and takes what people send."
+    )
+    exit_code = models.PositiveSmallIntegerField(null=True, blank=True)
 
     state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
     reason = models.CharField(
         max_length=1000, blank=True, help_text="Why it is in this state, in a sentence."
     )
     next_step = models.CharField(max_length=500, blank=True)
+    finding_code = models.CharField(
+        max_length=40,
+        blank=True,
+        help_text="The finding (pods.findings) whose sentences `reason` and `next_step` are.",
+    )
     waits_for = models.CharField(
         max_length=300, blank=True, help_text="What a stuck or waiting run waits for."
     )

@@ -13,6 +13,7 @@ from devaipod_web.forges.errors import ForgeError
 from devaipod_web.llm.models import ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs.supervisor import image
+from pods.command import COMMAND
 from pods.errors import BackendError
 
 
@@ -33,7 +34,8 @@ class Reach:
 
 def of(project: Project, given: Mapping[str, str]) -> Reach:
     """The reach of a run of `project` with the choices of the launch form."""
-    name, whence, notes = _image(project)
+    own = str(given.get("image", ""))[:300] if given.get("agent") == COMMAND else ""
+    name, whence, notes = _own_image(project, own) if own else _image(project)
     is_demo = project.provider is None or project.provider.kind == ProviderKind.DEMO
     model = str(given.get("model", ""))[:200] or project.model
     policy = str(given.get("permission_policy", "")) or project.permission_policy
@@ -56,6 +58,15 @@ def of(project: Project, given: Mapping[str, str]) -> Reach:
         policy=labels.get(policy, policy),
         notes=notes,
     )
+
+
+def _own_image(project: Project, name: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """An image that a command's run names itself, and what the project's rules say to it."""
+    try:
+        image.check_own(project, name)
+    except BackendError as error:
+        return name, "this run", [("warning", f"{error.message} {error.next_step}".strip())]
+    return name, "this run", []
 
 
 def _image(project: Project) -> tuple[str, str, list[tuple[str, str]]]:

@@ -5,6 +5,7 @@ Everything here is synchronous and reads the database: views call it, followers 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,6 +195,7 @@ def facts(run: Run) -> dict[str, Any]:
         "may_cancel": run.state in (State.RUNNING, State.WAITING)
         and run.turns.filter(ended_at=None).exclude(started_at=None).exists(),
         "elapsed": _elapsed(run),
+        "command": shlex.join(run.argv),
         "cached": cached,
         "pod": run.pods.order_by("-attempt").first(),
     }

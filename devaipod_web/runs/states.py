@@ -20,6 +20,12 @@ class State(models.TextChoices):
     TIMED_OUT = "timed_out", "timed out"
 
 
+class Cause(models.TextChoices):
+    """Why a run was moved, where programs must tell it apart; the sentence for people is the reason."""
+
+    BUDGET = "budget"
+
+
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT})
 #: States in which a run holds one of the MAX_RUNS places.
 ACTIVE = frozenset({State.PREPARING, State.STARTING, State.RUNNING, State.WAITING, State.PAUSED})

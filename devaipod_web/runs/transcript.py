@@ -245,6 +245,10 @@ class Transcript:
         self._prompts[number] = item
         return item
 
+    def _input(self, event: RunEvent, payload: dict[str, Any]) -> Item:
+        data = {"text": words(payload, "text", MAX_TEXT), "by": words(payload, "by")}
+        return self._add(event, "prompt", {**data, "turn": 0, "pending": False})
+
     def _turn_started(
         self, event: RunEvent, payload: dict[str, Any], known_only: bool = False
     ) -> Item | None:
@@ -269,7 +273,17 @@ class Transcript:
             began = self._turn_began.get(number)
             seconds = (event.at - began).total_seconds() if began else None
         reason = words(payload, "stop_reason", 60) or "end_turn"
-        return self._add(event, "turn", {"turn": number, "stop_reason": reason, "seconds": seconds})
+        code = payload.get("exit_code")
+        return self._add(
+            event,
+            "turn",
+            {
+                "turn": number,
+                "stop_reason": reason,
+                "seconds": seconds,
+                "exit_code": code if type(code) is int else None,
+            },
+        )
 
     def _state(self, event: RunEvent, payload: dict[str, Any]) -> Item | None:
         was, to = words(payload, "from", 20), words(payload, "to", 20)
@@ -494,6 +508,7 @@ _MAKES: dict[str, Callable[[Transcript, RunEvent, dict[str, Any]], Item | None]]
     EventKind.LIFECYCLE: Transcript._lifecycle,
     EventKind.PLAN: Transcript._plan,
     Kind.PROMPT: Transcript._prompt,
+    Kind.INPUT: Transcript._input,
     Kind.STATE: Transcript._state,
     Kind.REVIEW: Transcript._review,
     Kind.PROMOTED: Transcript._review,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
+from devaipod_web.runs import diagnosis_views as pages
 from devaipod_web.runs import views
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -18,6 +19,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/live/", views.runs_live, name="runs_live"),
     path("runs/new/", views.run_new, name="run_new"),
     path("runs/new/reach/", views.run_reach, name="run_reach"),
+    path("runs/new/command/", views.run_what, name="run_what"),
     path("runs/<slug:key>/", views.run, name="run"),
     path("runs/<slug:key>/header/", views.run_header, name="run_header"),
     path("runs/<slug:key>/aside/", views.run_aside, name="run_aside"),
@@ -25,6 +27,17 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<slug:key>/changes/", views.run_changes, name="run_changes"),
     path("runs/<slug:key>/logs/", views.run_logs, name="run_logs"),
     path("runs/<slug:key>/access/", views.run_access, name="run_access"),
+    path("runs/<slug:key>/diagnostics/", pages.run_diagnostics, name="run_diagnostics"),
+    path(
+        "runs/<slug:key>/diagnostics/live/",
+        pages.run_diagnostics_live,
+        name="run_diagnostics_live",
+    ),
+    path(
+        "runs/<slug:key>/diagnostics/text/",
+        pages.run_diagnostics_text,
+        name="run_diagnostics_text",
+    ),
     path("runs/<slug:key>/prompt/", views.run_prompt, name="run_prompt"),
     path("runs/<slug:key>/stop/", views.run_stop, name="run_stop"),
     path("runs/<slug:key>/cancel-turn/", views.run_cancel_turn, name="run_cancel_turn"),

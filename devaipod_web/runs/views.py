@@ -153,6 +153,7 @@ def _launch(request: HttpRequest, form: LaunchForm) -> Run | None:
             task=data["task"],
             title=data["title"],
             agent=data["agent"],
+            command=data.get("chosen_command"),
             model=data.get("model", ""),
             permission_policy=data["permission_policy"],
             wall_seconds=data["wall"],
@@ -161,6 +162,13 @@ def _launch(request: HttpRequest, form: LaunchForm) -> Run | None:
     except RunError as error:
         form.add_error(None, f"{error.message} {error.next_step}".strip())
         return None
+
+
+@require_GET
+def run_what(request: HttpRequest) -> HttpResponse:
+    """The fields of a command, when that is what is chosen; fetched while the form is filled in."""
+    form = LaunchForm(initial=request.GET.dict(), projects=_projects(), chosen=None)
+    return render(request, "runs/_command_fields.html", {"form": form})
 
 
 @require_GET

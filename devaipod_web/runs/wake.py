@@ -17,6 +17,8 @@ from django.db import transaction
 BEAT_SECONDS = 2.0
 #: Followers of lists (Now, Runs, Reviews) listen on this name.
 ANY_RUN = "*"
+#: The sender of webhooks listens on this one; no run's key has a dot.
+WEBHOOKS = "webhooks."
 
 _lock = threading.Lock()
 _listeners: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = defaultdict(set)

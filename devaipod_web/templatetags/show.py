@@ -16,6 +16,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from devaipod_web.runs import markdown, tools
+from devaipod_web.runs.models import Run
+from devaipod_web.runs.states import State
 from pods.agents import PROFILES
 
 register = template.Library()
@@ -53,6 +55,84 @@ LOOKS = {
 def state_look(state: str) -> Look:
     """A run's state as tone, shape and word."""
     return LOOKS.get(str(state), Look("grey", "○", str(state or "no runs")))
+
+
+HEALTH_LOOKS = {
+    "ok": Look("green", "✓", "ok"),
+    "degraded": Look("amber", "▲", "degraded"),
+    "down": Look("red", "■", "down"),
+    "unknown": Look("grey", "○", "unknown"),
+}
+RESULT_LOOKS = {
+    "ok": Look("green", "✓", "ok"),
+    "done": Look("green", "✓", "done"),
+    "waiting": Look("blue", "◑", "waiting"),
+    "failed": Look("red", "■", "failed"),
+}
+SEVERITIES = {"error": ("red", "■"), "warning": ("amber", "▲"), "info": ("blue", "●")}
+#: The state of a pod as a diagnosis says it.
+POD_STATES = {
+    "running": ("blue", "●"),
+    "starting": ("blue", "◑"),
+    "degraded": ("amber", "▲"),
+    "exited": ("grey", "■"),
+    "gone": ("grey", "○"),
+    "unknown": ("red", "▲"),
+}
+
+
+@register.filter
+def health_look(health: str) -> Look:
+    """A service's health as tone, shape and word."""
+    return HEALTH_LOOKS[str(health)]
+
+
+@register.filter
+def result_look(result: str) -> Look:
+    """What became of a step of setup or teardown, as tone, shape and word."""
+    return RESULT_LOOKS[str(result)]
+
+
+@register.filter
+def severity_tone(severity: str) -> str:
+    """The colour of a finding."""
+    return SEVERITIES.get(severity, ("grey", ""))[0]
+
+
+@register.filter
+def severity_shape(severity: str) -> str:
+    """The shape of a finding."""
+    return SEVERITIES.get(severity, ("", "●"))[1]
+
+
+@register.filter
+def pod_tone(state: str | None) -> str:
+    """The colour of a pod's state."""
+    return POD_STATES.get(str(state), ("grey", ""))[0]
+
+
+@register.filter
+def pod_shape(state: str | None) -> str:
+    """The shape of a pod's state."""
+    return POD_STATES.get(str(state), ("", "○"))[1]
+
+
+@register.filter
+def health_tone(health: str) -> str:
+    """The colour of a health check's result."""
+    return {"healthy": "green", "unhealthy": "red"}.get(health, "grey")
+
+
+@register.filter
+def finding_tone(run: Run) -> str:
+    """The colour of what a run says is wrong: red when it has failed, amber while it goes on or when it went well in spite of it."""
+    return "red" if run.state in (State.FAILED, State.TIMED_OUT) else "amber"
+
+
+@register.filter
+def finding_shape(run: Run) -> str:
+    """The shape that goes with `finding_tone`."""
+    return "■" if finding_tone(run) == "red" else "▲"
 
 
 @register.filter
@@ -117,6 +197,18 @@ def ago(at: datetime | None) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {word} ago"
     return f"{int(seconds)} s ago"
+
+
+@register.filter
+def until(at: datetime | None) -> str:
+    """How long until a moment, in one unit; `now` when it has come."""
+    seconds = (at - timezone.now()).total_seconds() if at is not None else 0
+    if seconds < 1:
+        return "now"
+    for size, word in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"in {int(seconds // size)} {word}"
+    return f"in {int(seconds)} s"
 
 
 @register.filter(name="bytes")

@@ -34,8 +34,8 @@ class Oversize(Exception):
 
 
 def make(folder: Path) -> None:
-    """Make the two FIFOs where they are not there yet."""
-    for name in ("in", "out"):
+    """Make the FIFOs where they are not there yet; `stdin` is an interactive command's."""
+    for name in ("in", "out", "stdin"):
         path = folder / name
         try:
             os.mkfifo(path, 0o660)

@@ -20,7 +20,8 @@ from pods.sidecar import fifo, leftovers
 from pods.sidecar.gitrun import GitFailed
 from pods.sidecar.link import Link, Refused
 from pods.sidecar.outbox import MAX_BYTES, Outbox
-from pods.sidecar.protocol import CommandKind, EventKind, RunConfig, Tokens
+from pods.sidecar.process import NotRead, Process
+from pods.sidecar.protocol import COMMAND, CommandKind, EventKind, RunConfig, Tokens
 from pods.sidecar.session import CANCEL_SECONDS, AgentGone, AgentRefused, Recorder, Session
 from pods.sidecar.state import State
 from pods.sidecar.workspace import Workspace
@@ -82,7 +83,9 @@ class Sidecar:
         )
         self.turns: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.taken: set[int] = set()
+        self.inputs: set[asyncio.Task[None]] = set()
         self.session: Session | None = None
+        self.process: Process | None = None
         self.workspace: Workspace | None = None
         self.recorder: Recorder | None = None
         self.stopping = asyncio.Event()
@@ -147,9 +150,13 @@ class Sidecar:
         # The SDK takes most of a second to import (pydantic builds its models): not while the clone passes through this
         # process, but when it is known over there that the agent may start, and while it does.
         await self.outbox.wait_acked(TOLD_SECONDS)
-        await asyncio.to_thread(_import_acp)
         stdio = _folder("DEVAIPOD_STDIO_DIR", STDIO_DIR)
-        agent = asyncio.create_task(self._serve_agent(config, stdio), name="agent")
+        if config["agent"] == COMMAND:
+            serving = self._serve_command(stdio)
+        else:
+            await asyncio.to_thread(_import_acp)
+            serving = self._serve_agent(config, stdio)
+        agent = asyncio.create_task(serving, name="agent")
         await asyncio.wait({agent, stopped}, return_when=asyncio.FIRST_COMPLETED)
         code = 0
         if agent.done():
@@ -328,12 +335,59 @@ class Sidecar:
         await self.recorder.say_dropped()
         await self._stage(self.turn)
 
+    # --- a command ------------------------------------------------------------------------------------------
+
+    async def _serve_command(self, stdio: Path) -> int:
+        """Have the run's program run once, say how it ended, stage, and wait to be told to stop; returns the exit code."""
+        assert self.recorder is not None
+        try:
+            self.process = process = Process(stdio)
+        except fifo.NotAFifo as error:
+            await self.recorder.put(
+                EventKind.AGENT_REFUSED, {"stage": "initialize", "message": str(error), "code": 0}
+            )
+            return EXIT_AGENT
+        if not self.state.ended and not await process.ready():
+            await self.recorder.put(EventKind.AGENT_EXITED, {})
+            return EXIT_AGENT
+        await self.recorder.put(
+            EventKind.SESSION_STARTED, {"session_id": "", "how": "new", "context_lost": False}
+        )
+        while True:
+            command = await self.turns.get()
+            self.turn = int(command["payload"].get("turn") or 0)
+            await self.recorder.put(EventKind.TURN_STARTED, {"turn": self.turn, "text": ""})
+            await self._applied(command)
+            await self._execute(process)
+            await self._stage(self.turn)
+
+    async def _execute(self, process: Process) -> None:
+        assert self.recorder is not None
+        self.turn_running = self.turn_open = True
+        started = time.monotonic()
+        if not self.state.ended:
+            code = await process.run()
+            # Before it is said: an attempt that finds this does not run the program a second time.
+            self.state.ended = {} if code is None else {"exit_code": code}
+            self.state.save()
+        self.turn_running = False
+        seconds = round(time.monotonic() - started, 3)
+        await self.recorder.put(
+            EventKind.TURN_ENDED,
+            {"turn": self.turn, "stop_reason": "exited", "seconds": seconds, **self.state.ended},
+        )
+        self.turn_open = False
+
     async def _stop(self, agent: asyncio.Task[int]) -> None:
         """Cancel the turn, give the agent a moment, and stage what is there."""
-        if self.turn_running and self.session is not None:
-            with contextlib.suppress(ConnectionError):
-                await self.session.cancel()
-            seconds = TERM_CANCEL_SECONDS if self.quick else STOP_CANCEL_SECONDS
+        seconds = TERM_CANCEL_SECONDS if self.quick else STOP_CANCEL_SECONDS
+        if self.turn_running:
+            if self.process is not None:
+                await self.process.end(seconds=seconds)
+                seconds = 1  # for its end to be said
+            elif self.session is not None:
+                with contextlib.suppress(ConnectionError):
+                    await self.session.cancel()
             end = time.monotonic() + seconds
             while self.turn_open and not agent.done() and time.monotonic() < end:
                 await asyncio.sleep(0.05)
@@ -363,6 +417,11 @@ class Sidecar:
                 await self._answer(command)
             case CommandKind.CANCEL:
                 await self._cancel(command)
+            case CommandKind.INPUT:
+                # In a task: a program that does not read must not hold up a stop.
+                task = asyncio.create_task(self._input(command))
+                self.inputs.add(task)
+                task.add_done_callback(self.inputs.discard)
             case CommandKind.STOP:
                 self.stop_command = command
                 self.stopping.set()
@@ -379,7 +438,22 @@ class Sidecar:
         else:
             await self._refused(command, "The agent asks no such question any more.")
 
+    async def _input(self, command: dict[str, Any]) -> None:
+        if self.process is None or not self.turn_running:
+            await self._refused(command, "No command is running.")
+            return
+        try:
+            await self.process.write(str(command["payload"].get("text", "")))
+        except NotRead as error:
+            await self._refused(command, str(error))
+        else:
+            await self._applied(command)
+
     async def _cancel(self, command: dict[str, Any]) -> None:
+        if self.process is not None and self.turn_running:
+            await self.process.signal("INT")
+            await self._applied(command)
+            return
         if self.session is None or not self.turn_running:
             await self._refused(command, "No turn is running.")
             return

@@ -30,6 +30,11 @@ MAX_ACP_FRAME_BYTES = 64 * 1024 * 1024
 #: Text of one event's payload above this is cut, with `truncated: true` and `bytes` beside it.
 MAX_PAYLOAD_BYTES = 1024 * 1024
 
+#: Words between the sidecar and the entry of a command's container (pods/command.py says how they are used).
+COMMAND = "command"
+ENTRY_READY, ENTRY_RUN, ENTRY_EXIT = "ready", "run", "exit"
+SIGNALS = ("INT", "TERM", "KILL")
+
 CLOSE_TOKEN_REFUSED = 4401
 CLOSE_REPLACED = 4409
 CLOSE_VERSION = 4426
@@ -44,7 +49,7 @@ class EventKind(StrEnum):
     AGENT_REFUSED = "agent.refused"  # {stage: initialize|session|prompt, message, code}
     SESSION_STARTED = "session.started"  # {session_id, how: new|resumed|loaded, context_lost: bool}
     TURN_STARTED = "turn.started"  # {turn, text}
-    TURN_ENDED = "turn.ended"  # {turn, stop_reason, seconds}
+    TURN_ENDED = "turn.ended"  # {turn, stop_reason, seconds, exit_code?}
     MESSAGE = "message"  # {message_id, text} one merged piece; pieces of one id belong together
     THOUGHT = "thought"  # {message_id, text}
     USER_MESSAGE = "user_message"  # {message_id, text}
@@ -80,7 +85,8 @@ class CommandKind(StrEnum):
 
     PROMPT = "prompt"  # {turn, text}
     PERMISSION = "permission"  # {request_id, outcome: selected|cancelled, option_id}
-    CANCEL = "cancel"  # {} end the present turn
+    CANCEL = "cancel"  # {} end the present turn; of a command: SIGINT to all of its processes
+    INPUT = "input"  # {text} to the standard input of an interactive command
     STOP = "stop"  # {reason} cancel, stage the work, then exit 0
 
 

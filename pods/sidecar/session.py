@@ -342,7 +342,7 @@ class Session:
         version = answer.get("protocolVersion")
         if version != PROTOCOL_VERSION:
             raise AgentRefused(
-                "initialize",
+                "version",
                 f"the agent speaks version {version} of the Agent Client Protocol, and we speak {PROTOCOL_VERSION}",
             )
         self._capabilities = _dict(answer.get("agentCapabilities"))

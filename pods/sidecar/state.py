@@ -9,13 +9,17 @@ from typing import Any
 
 
 class State:
-    """Facts that outlive the process: the workspace is cloned, the ACP session, which commands were done."""
+    """Facts that outlive the process: the workspace is cloned, the ACP session, which commands were done.
+
+    `ended` is of a run that executes a command: {exit_code} once that has ended, so that no later attempt executes it again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cloned = False
         self.session_id = ""
         self.done: set[int] = set()
+        self.ended: dict[str, Any] = {}
         try:
             kept: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError):
@@ -23,12 +27,18 @@ class State:
         self.cloned = bool(kept.get("cloned"))
         self.session_id = str(kept.get("session_id", ""))
         self.done = {int(number) for number in kept.get("done", [])}
+        self.ended = dict(kept.get("ended", {}))
 
     def save(self) -> None:
         """Replace the file; a crash leaves the old one or the new one."""
         draft = self.path.with_suffix(".draft")
         text = json.dumps(
-            {"cloned": self.cloned, "session_id": self.session_id, "done": sorted(self.done)}
+            {
+                "cloned": self.cloned,
+                "session_id": self.session_id,
+                "done": sorted(self.done),
+                "ended": self.ended,
+            }
         )
         with draft.open("w") as out:
             out.write(text)

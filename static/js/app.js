@@ -7,6 +7,7 @@ import "./times.js";
 import "./keys.js";
 import "./palette.js";
 import "./composer.js";
+import "./copy.js";
 import "./launch.js";
 import "./wakes.js";
 import "./run.js";

@@ -2,8 +2,7 @@
 // older items that are put in above (data-keep-place) do not move what is read.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const part = event.detail.target;
-  const isRenewal = event.detail.requestConfig?.triggeringEvent?.type === "wakes";
-  if (!isRenewal) return;
+  if (!part.matches("[data-keep-focus]")) return;
   const active = document.activeElement;
   const link = part.contains(active) ? active.closest("a[href], button, summary") : null;
   if (!link) return;

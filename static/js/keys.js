@@ -1,6 +1,6 @@
 // Keys of every page: / search, ? help, c new run, g and a letter; a and r answer the oldest open question of a run.
 const TYPING = "input, textarea, select, [contenteditable]";
-const GO = { n: "/", r: "/runs/", v: "/reviews/", p: "/projects/" };
+const GO = { n: "/", r: "/runs/", v: "/reviews/", p: "/projects/", s: "/services/" };
 let wentAt = 0;
 
 document.addEventListener("keydown", (event) => {

@@ -1,7 +1,7 @@
 // The launch form: "Copy as link" writes what is filled in as an address, and another project shows its own choices.
 import { toast } from "./toasts.js";
 
-const FIELDS = ["project", "task", "title", "agent", "model", "wall", "permission_policy"];
+const FIELDS = ["project", "task", "title", "agent", "command", "image", "workdir", "env", "model", "wall", "permission_policy"];
 
 function address(form) {
   const data = new FormData(form);

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from devaipod_web.accounts import services, throttle, tokens
 from devaipod_web.accounts.models import ApiToken, SignInLink, User
@@ -165,7 +167,7 @@ def test_a_password_that_cannot_be_is_refused_at_its_field(operator, fields, say
 
 def test_a_token_is_shown_once_and_revoked(operator):
     client = as_(operator)
-    made = client.post("/tokens/", {"name": "nightly CI", "days": "90"})
+    made = client.post("/tokens/", {"name": "nightly CI", "days": "90", "role": "viewer"})
     (text,) = re.findall(r"dvp_[\w-]{43}", made.content.decode())
     assert tokens.find(text) == operator
     assert "no-store" in made.headers["Cache-Control"]
@@ -175,6 +177,29 @@ def test_a_token_is_shown_once_and_revoked(operator):
     client.post(f"/tokens/{ApiToken.objects.get().key}/revoke/")
     assert tokens.find(text) is None
     assert "<bdi>nightly CI</bdi>" not in client.get("/tokens/").content.decode()
+
+
+def test_a_token_gets_the_role_the_end_and_the_project_that_were_chosen(manager, project):
+    client = as_(manager)
+    form = {"name": "ci", "days": "7", "role": "operator", "project": project.slug}
+    made = client.post("/tokens/", form)
+    row = ApiToken.objects.get()
+    assert (row.role, row.project) == ("operator", project)
+    assert timedelta(days=6) < row.expires_at - timezone.now() <= timedelta(days=7)
+    page = made.content.decode()
+    assert '<td class="nowrap">operator</td>' in page
+    assert f'<a href="/projects/{project.slug}/">Payments</a>' in page
+
+
+def test_the_form_of_a_token_offers_no_more_than_one_may_give(operator, manager, project):
+    mine, hers = (as_(user).get("/tokens/").content.decode() for user in (operator, manager))
+    assert 'value="operator" selected' in mine
+    assert 'value="reviewer"' not in mine and "until revoked" not in mine
+    assert 'value="manager" selected' in hers and "until revoked" in hers
+    form = {"name": "x", "days": "0", "role": "manager", "project": "nothing"}
+    refused = as_(operator).post("/tokens/", form)
+    assert refused.status_code == 400
+    assert not ApiToken.objects.exists()
 
 
 def test_nobody_but_a_manager_revokes_anothers_token(operator, reviewer, manager):

@@ -27,6 +27,20 @@ def podman(*words: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def unhealthy_image() -> str:
+    """The scripted agent's image with a health check that fails and says so."""
+    base = scripted_image()
+    name = base.replace("test-scripted", "test-unhealthy")
+    if podman("images", "-q", name):
+        return name
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "Containerfile"
+        recipe.write_text(f'FROM {base}\nHEALTHCHECK CMD echo "the database is down"; exit 1\n')
+        # The OCI form has no health check; Docker's does.
+        podman("build", "-q", "--format=docker", "--tag", name, "--file", str(recipe), folder)
+    return name
+
+
 def scripted_image() -> str:
     """An agent image whose `opencode` is the scripted agent of the tests; built once for each version of it."""
     text = SCRIPTED.read_bytes()

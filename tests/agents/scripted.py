@@ -11,8 +11,15 @@ Directives, one a line of the prompt; anything else is echoed as a message:
     sleep SECONDS            nothing, for that long
     die CODE                 exit at once, in the middle of the turn
     eat MEGABYTES            allocate and touch memory
+    fill MEGABYTES           a file of that size in the workspace
+    hoard MEGABYTES          the same; an agent that goes on when there is no room for it
+    refuse WORDS             the prompt is answered with an error of these words
     junk                     a line on standard output that is no JSON
     call                     one chat completion through OPENAI_BASE_URL; what came back is said
+    need                     the same, and the prompt is answered with an error when the model refuses (as real agents do)
+
+The variable SCRIPTED steers what comes before any prompt: `refuse` answers `initialize` with an error, `version` with protocol
+version 99, `no-session` answers `session/new` with an error.
 """
 
 from __future__ import annotations
@@ -37,6 +44,8 @@ class Agent:
         self.session = ""
         self.next_id = 1000
         self.cancelled = False
+        self.refusal = ""
+        self.manner = os.environ.get("SCRIPTED", "")
 
     def send(self, message: dict[str, Any]) -> None:
         """One JSON-RPC message on one line."""
@@ -63,9 +72,13 @@ class Agent:
         for line in sys.stdin:
             message = json.loads(line)
             method, params = message.get("method"), message.get("params") or {}
+            if self.refuses(method):
+                error = {"code": -32000, "message": f"{method} is refused, as told"}
+                self.send({"id": message["id"], "error": error})
+                continue
             if method == "initialize":
                 result: Any = {
-                    "protocolVersion": 1,
+                    "protocolVersion": 99 if self.manner == "version" else 1,
                     "agentCapabilities": {"loadSession": True},
                     "agentInfo": {"name": "scripted", "version": "1"},
                     "authMethods": [],
@@ -76,8 +89,13 @@ class Agent:
                 result = {"sessionId": self.session} if method == "session/new" else {}
             elif method == "session/prompt":
                 self.cancelled = False
+                self.refusal = ""
                 for part in params["prompt"]:
                     self.play(part.get("text", ""))
+                if self.refusal:
+                    error = {"code": -32603, "message": self.refusal}
+                    self.send({"id": message["id"], "error": error})
+                    continue
                 result = {"stopReason": "cancelled" if self.cancelled else "end_turn"}
             elif method == "session/cancel":
                 self.cancelled = True
@@ -90,6 +108,10 @@ class Agent:
             else:
                 continue
             self.send({"id": message["id"], "result": result})
+
+    def refuses(self, method: str | None) -> bool:
+        """Whether this request is answered with an error before any prompt."""
+        return (self.manner, method) in {("refuse", "initialize"), ("no-session", "session/new")}
 
     def play(self, text: str) -> None:
         """Do what each line says."""
@@ -189,13 +211,37 @@ class Agent:
         """Memory that is really used."""
         self.eaten = bytearray(os.urandom(1024)) * (int(megabytes) * 1024)
 
+    def do_fill(self, megabytes: str) -> None:
+        """A large file; without room for it this ends the agent, as it would many a program."""
+        with (self.cwd / "ballast").open("wb") as file:
+            for _ in range(int(megabytes)):
+                file.write(os.urandom(1024) * 1024)
+                file.flush()
+
+    def do_hoard(self, megabytes: str) -> None:
+        """A large file, or as much of it as there is room for."""
+        try:
+            self.do_fill(megabytes)
+        except OSError as error:
+            self.say(f"no more room: {error.strerror}")
+
+    def do_refuse(self, words: str) -> None:
+        """The prompt is answered with an error."""
+        self.refusal = words or "refused, as told"
+
+    def do_need(self, _: str) -> None:
+        """A model call without which the prompt fails."""
+        status = self.do_call("")
+        if status != 200:
+            self.refusal = f"the model answered {status}"
+
     def do_junk(self, _: str) -> None:
         """Something that is no JSON-RPC."""
         sys.stdout.write("this is not JSON\n")
         sys.stdout.flush()
 
-    def do_call(self, _: str) -> None:
-        """One request to the model."""
+    def do_call(self, _: str) -> int:
+        """One request to the model; returns the status, 0 for no answer."""
         base = os.environ.get("OPENAI_BASE_URL") or "http://127.0.0.1:8400/llm/v1"
         body = {
             "model": os.environ.get("OPENAI_MODEL", "any"),
@@ -208,12 +254,16 @@ class Agent:
         )
         try:
             with urllib.request.urlopen(request, timeout=300) as answer:
+                status = int(answer.status)
                 text = answer.read(4000).decode(errors="replace")
         except urllib.error.HTTPError as error:
+            status = error.code
             text = f"{error.code} {error.read(1000).decode(errors='replace')}"
         except OSError as error:
+            status = 0
             text = f"no answer: {error}"
         self.say(f"model: {text[:1500]}")
+        return status
 
 
 if __name__ == "__main__":

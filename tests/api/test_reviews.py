@@ -45,7 +45,7 @@ def test_a_review_is_found_by_its_key_and_its_runs(call, viewer, review):
     rows = vera.get("/reviews?state=open&project=payments").json()["results"]
     assert [row["key"] for row in rows] == [review.key]
     assert vera.get("/reviews?state=rejected").json()["results"] == []
-    problem(vera.get("/reviews?state=maybe"), 400, "no-such-state")
+    problem(vera.get("/reviews?state=maybe"), 422, "invalid-request")
 
 
 def test_the_diff_is_plain_text_as_git_takes_it(call, viewer, review):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.utils import timezone
@@ -11,7 +14,8 @@ from django.utils import timezone
 from devaipod_web.accounts import services, tokens
 from devaipod_web.accounts.permissions import Role
 from devaipod_web.cli.client import Client, Refused
-from devaipod_web.runs import events
+from devaipod_web.projects.models import Project
+from devaipod_web.runs import events, wake
 from devaipod_web.runs.logs import Writer
 from devaipod_web.runs.models import Run, RunPod
 from pods.spec import LogLine
@@ -37,7 +41,7 @@ def alice(server, operator):
 class Reader(threading.Thread):
     """Reads a stream in a thread until it ends."""
 
-    def __init__(self, client: Client, path: str, **query: object) -> None:
+    def __init__(self, client: Client, path: str, **query: Any) -> None:
         super().__init__(daemon=True)
         self.client, self.path, self.query = client, path, query
         self.rows: list[dict] = []
@@ -175,6 +179,74 @@ def test_a_pod_is_looked_up_among_rows_and_a_container_among_its_own(alice, run,
     found = alice.get(f"/pods/{pod.name}")
     assert (found["run"], found["attempt"]) == (run.key, 1)
     assert [row["name"] for row in alice.pages("/pods", run=run.key)] == [pod.name]
+
+
+def open_socket(client: Client, path: str) -> socket.socket:
+    """The stream's answer as bytes, on a socket of one's own."""
+    parts = urlsplit(client.url)
+    found = socket.create_connection((parts.hostname, parts.port), timeout=10)
+    found.sendall(
+        f"GET /api/devaipod{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Authorization: Bearer {client._bearer}\r\n\r\n".encode()
+    )
+    return found
+
+
+def test_a_quiet_stream_sends_blank_lines_that_readers_skip(alice, run, monkeypatch):
+    from devaipod_web.api import streams
+
+    monkeypatch.setattr(streams, "BLANK_EVERY_SECONDS", 0.2)
+    message(run, "before")
+    stream = open_socket(alice, f"/runs/{run.key}/events?follow=true")
+    received = b""
+    while received.count(b"\r\n1\r\n\n\r\n") < 2:  # a chunk of one byte: a line's end
+        part = stream.recv(4096)
+        assert part, received
+        received += part
+    stream.close()
+    reader = Reader(alice, f"/runs/{run.key}/events", follow=True)
+    reader.wait_for(1)
+    time.sleep(2.5)
+    message(run, "after")
+    reader.wait_for(2)
+    assert [row["seq"] for row in reader.rows] == [1, 2]
+
+
+def test_a_reader_that_goes_away_leaves_nothing_that_follows(alice, run):
+    message(run, "before")
+    before = len(wake._listeners.get(run.key, ()))
+    streams = [open_socket(alice, f"/runs/{run.key}/events?follow=true") for _ in range(5)]
+    for stream in streams:
+        assert stream.recv(4096)
+    deadline = time.monotonic() + 10
+    while len(wake._listeners.get(run.key, ())) < before + 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(wake._listeners[run.key]) == before + 5
+    for stream in streams:
+        stream.close()
+    while len(wake._listeners.get(run.key, ())) > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(wake._listeners.get(run.key, ())) == before
+
+
+def test_lines_that_the_log_limit_discarded_leave_a_gap_in_the_stream(alice, run, pod):
+    writer = Writer(run.key, pod.name, "agent")
+    writer.append(lines("first"))
+    writer.append([LogLine("stdout", timezone.now(), b"third", cursor="9", gap=True)])
+    rows = list(alice.stream(f"/pods/{pod.name}/logs"))
+    assert [(row["n"], row["text"], row["gap"]) for row in rows] == [
+        (1, "first", False),
+        (2, "third", True),
+    ]
+
+
+def test_a_token_of_another_project_opens_no_stream(server, alice, run, pod, operator):
+    other = Project.objects.create(slug="other", name="O", upstream_url="https://f.example/o.git")
+    _, text = tokens.create(operator, "bound", project=other)
+    for path in (f"/runs/{run.key}/events", f"/pods/{pod.name}/logs"):
+        with pytest.raises(Refused) as caught:
+            list(Client(server, text).stream(path))
+        assert caught.value.http_status == 404
 
 
 def test_a_viewer_may_follow(server, person, run):

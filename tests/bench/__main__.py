@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from tests.agents.image import scripted_image
-from tests.bench import click_to_agent, log_latency, viewers
+from tests.bench import click_to_agent, diagnostics, log_latency, viewers
 from tests.e2e.installation import installed, make_upstream
 
 
 def main() -> int:
-    """All three, in one installation; `python -m tests.bench click|latency|viewers` runs one."""
-    wanted = set(sys.argv[1:]) or {"click", "latency", "viewers"}
+    """All four, in one installation; `python -m tests.bench click|latency|diagnostics|viewers` runs one."""
+    wanted = set(sys.argv[1:]) or {"click", "latency", "diagnostics", "viewers"}
     folder = Path(tempfile.mkdtemp(prefix="devaipod-bench-"))
     good = True
     try:
@@ -35,6 +35,8 @@ def main() -> int:
                 good &= click_to_agent.measure(place, project)
             if "latency" in wanted:
                 good &= log_latency.measure(place, project)
+            if "diagnostics" in wanted:
+                good &= diagnostics.measure(place, project)
             if "viewers" in wanted:
                 good &= viewers.measure(place, project)
     finally:

@@ -54,3 +54,26 @@ def devaipod(*words: str, env: dict[str, str], stdin: str = "") -> subprocess.Co
 def alice(environment: Callable[[User], dict[str, str]], operator: User) -> Command:
     env = environment(operator)
     return lambda *words, stdin="": devaipod(*words, env=env, stdin=stdin)
+
+
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command in this process, for tables of hundreds of cases; as `devaipod` otherwise."""
+    from devaipod_web.cli.main import main
+
+    def run(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name in [n for n in os.environ if n.startswith("DEVAIPOD") and n not in env]:
+                patch.delenv(name)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["devaipod", *words])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, complaint = capsys.readouterr()
+        return subprocess.CompletedProcess(words, int(ended.value.code or 0), out, complaint)
+
+    return run

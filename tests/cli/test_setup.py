@@ -26,13 +26,13 @@ def env(tmp_path):
 
 
 def test_setup_makes_everything_once_and_again_changes_nothing(env, tmp_path):
-    first = devaipod("setup", env=env)
+    first = devaipod("migrate", env=env)
     assert first.returncode == 0, first.stderr
     assert "The first manager is admin" in first.stdout
     token = tmp_path / "home" / "cli.token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     before = token.read_text()
-    second = devaipod("setup", env=env)
+    second = devaipod("migrate", env=env)
     assert "Applied" not in second.stdout
     assert token.read_text() == before
     database = sqlite3.connect(tmp_path / "home" / "db.sqlite3")
@@ -42,19 +42,19 @@ def test_setup_makes_everything_once_and_again_changes_nothing(env, tmp_path):
 
 
 def test_setup_copies_the_database_before_it_migrates(env, tmp_path):
-    devaipod("setup", env=env)
+    devaipod("migrate", env=env)
     home = tmp_path / "home"
     database = sqlite3.connect(home / "db.sqlite3")
-    database.execute("DELETE FROM django_migrations WHERE app='accounts' AND name LIKE '0002%'")
-    database.execute("DROP TABLE accounts_failedsignin")
+    database.execute("DELETE FROM django_migrations WHERE app='accounts' AND name LIKE '0004%'")
+    database.execute("DROP TABLE accounts_keptanswer")
     database.commit()
     database.close()
-    result = devaipod("setup", env=env)
+    result = devaipod("migrate", env=env)
     assert "Applied 1 migration" in result.stdout
     (copy,) = (home / "backups").iterdir()
     kept = sqlite3.connect(copy)
     assert kept.execute("SELECT count(*) FROM accounts_user").fetchone() == (1,)
-    tables = "SELECT count(*) FROM sqlite_master WHERE name='accounts_failedsignin'"
+    tables = "SELECT count(*) FROM sqlite_master WHERE name='accounts_keptanswer'"
     assert kept.execute(tables).fetchone() == (0,)
 
 
@@ -65,14 +65,14 @@ def test_setup_does_not_migrate_under_a_running_server(env, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("4711\n")
         lock.flush()
-        result = devaipod("setup", env=env)
+        result = devaipod("migrate", env=env)
     assert result.returncode == 1
     assert "4711" in result.stderr
     assert "devaipod down" in result.stderr
 
 
 def test_a_sign_in_link_needs_a_server_to_lead_to(env):
-    devaipod("setup", env=env)
+    devaipod("migrate", env=env)
     result = devaipod("sign-in-link", env=env)
     assert result.returncode == 1
     assert "No devaipod server" in result.stderr

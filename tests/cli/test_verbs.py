@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from django.utils import timezone
 
+from devaipod_web.cli.tokens import days_until
 from devaipod_web.runs import events
 from devaipod_web.runs.logs import Writer
 from devaipod_web.runs.models import PermissionRequest, Run, RunPod
@@ -182,6 +183,35 @@ def test_a_token_is_made_used_and_revoked(alice, environment, operator):
     assert "revoked" in refused.stderr
 
 
+def test_a_token_has_the_role_the_end_and_the_project_that_were_asked_for(
+    alice, environment, operator, project
+):
+    words = ("--role", "viewer", "--expires", "7", "--project", project.slug)
+    made = json.loads(alice("token", "create", "nightly", *words, "--json").stdout)
+    assert (made["role"], made["project"]) == ("viewer", project.slug)
+    listed = alice("token", "list").stdout
+    assert "viewer" in listed and project.slug in listed
+    env = {**environment(operator), "DEVAIPOD_TOKEN": made["token"]}
+    refused = devaipod("run", project.slug, "x", "--detach", env=env)
+    assert "needs the role operator" in refused.stderr
+    for wrong, says in (
+        (("--role", "manager"), "Choose operator"),
+        (("--expires", "never"), "1 to 366 days"),
+        (("--expires", "2020-01-01"), "no end of a token"),
+        (("--project", "nothing"), "no project"),
+    ):
+        done = alice("token", "create", "x", *wrong)
+        assert done.returncode != 0
+        assert says in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "days"), [("30", 30), ("30d", 30), ("never", 0), ("2026-12-04", 10)]
+)
+def test_the_end_of_a_token_is_given_in_days_or_by_its_date(word, days):
+    assert days_until(word, today=date(2026, 11, 24)) == days
+
+
 def test_every_refusal_is_a_sentence_with_a_next_step_and_no_traceback(alice, project):
     for words in (
         ["show", "zzzzzzzzzz"],
@@ -220,6 +250,25 @@ def test_listing_needs_no_django(environment, operator):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False)
     assert done.returncode == 0
+
+
+def test_a_list_costs_less_than_three_tenths_of_a_second_of_processor_time(
+    environment, operator, run
+):
+    """Wall time on a quiet machine is little more; processor time does not depend on who else is busy."""
+    spent = []
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "devaipod_web.cli.main", "ps"],
+            env=environment(operator),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        spent.append(usage.ru_utime + usage.ru_stime)
+    assert min(spent) < 0.3, spent
 
 
 def test_help_names_every_verb_with_a_sentence():

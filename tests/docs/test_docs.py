@@ -127,7 +127,7 @@ def test_every_verb_of_the_command_has_a_row_on_its_page():
 
 
 def test_every_exit_status_of_a_followed_run_is_on_the_page_of_the_command():
-    from devaipod_web.cli.runs import DETACHED, OUTCOMES
+    from devaipod_web.cli.follow import DETACHED, OUTCOMES
 
     assert {str(status) for status in (*OUTCOMES.values(), DETACHED)} <= set(rows("use/cli.md"))
 
@@ -228,6 +228,34 @@ def finding_codes() -> set[str]:
 
 def test_every_finding_of_the_doctor_is_on_its_page_and_no_other():
     assert finding_codes() == set(rows("run/doctor.md")) - {"code"}
+
+
+# --- services -----------------------------------------------------------------------------------------------------
+
+
+def test_every_service_health_and_step_is_on_the_page_of_services():
+    from devaipod_web.health.models import Health
+    from devaipod_web.health.registry import ALWAYS
+    from devaipod_web.health.verbs.steps import Result
+
+    listed = set(rows("run/services.md"))
+    assert {*ALWAYS, "provider-<key>"} <= listed
+    assert {*Health.values, *Result} <= listed
+
+
+def test_every_finding_of_a_diagnosis_is_on_its_page_with_its_severity_and_no_other():
+    from pods.findings import CODES
+
+    listed = {
+        code: cells
+        for code, cells in rows("run/diagnostics.md").items()
+        if code in coded("run/diagnostics.md")
+    }
+    assert set(listed) == set(CODES)
+    for code, row in CODES.items():
+        severity, means, step = listed[code]
+        assert severity == str(row.severity), code
+        assert means and step, code
 
 
 # --- links --------------------------------------------------------------------------------------------------------

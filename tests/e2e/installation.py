@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.harness import NotThere, RunHandle, wait_for_state
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-ENDED = {"succeeded", "failed", "stopped", "timed_out"}
 START_SECONDS = 60
 
 
@@ -95,7 +96,7 @@ class Installation:
             "from devaipod_web.host import facts, podman_config, podman_service as service\n"
             "podman_config.write(facts.look()); service.ensure()"
         )
-        self.devaipod("setup")
+        self.devaipod("migrate")
 
     def start(self) -> None:
         """Start `devaipod serve` and wait until it answers."""
@@ -215,25 +216,23 @@ class Installation:
             f"waited {seconds:.0f} s for {what}; the server's log ends:\n{self.server_log()}"
         )
 
+    def handle(self, key: str) -> RunHandle:
+        """A run for the harness."""
+        return RunHandle(self.api, key)
+
     def wait_for_state(self, key: str, *states: str, seconds: float = 120) -> dict[str, Any]:
-        """Wait until a run is in one of `states`; an end that is none of them fails at once, with what the run says."""
-        deadline = time.monotonic() + seconds
-        found: dict[str, Any] = {}
-        while time.monotonic() < deadline:
-            found = self.run(key)
-            if found["state"] in states:
-                return found
-            if found["state"] in ENDED:
-                break
-            time.sleep(0.3)
-        raise AssertionError(
-            f"run {key} is not {' or '.join(states)}:\n{self.story(key)}\nthe server's log ends:\n{self.server_log()[-2000:]}"
-        )
+        """Wait until a run is in one of `states`; a failure has its diagnosis, its last events and the end of the server's log."""
+        try:
+            return wait_for_state(self.handle(key), *states, timeout=seconds)
+        except NotThere as error:
+            raise NotThere(
+                f"{error}\n{self.story(key)}\nthe server's log ends:\n{self.server_log()[-2000:]}"
+            ) from None
 
     def wait_for_event(
-        self, key: str, kind: str, seconds: float = 90, **payload: Any
+        self, key: str, kind: str, seconds: float = 90, every: float = 0.3, **payload: Any
     ) -> dict[str, Any]:
-        """Wait for an event of this kind whose payload has these values."""
+        """Wait for an event of this kind whose payload has these values, looking every `every` seconds."""
 
         def found() -> dict[str, Any] | None:
             return next(
@@ -250,7 +249,7 @@ class Installation:
             event = found()
             if event is not None:
                 return event
-            time.sleep(0.3)
+            time.sleep(every)
         raise AssertionError(
             f"run {key} had no {kind} {payload or ''} within {seconds:.0f} s:\n{self.story(key)}"
         )

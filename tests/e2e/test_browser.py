@@ -22,6 +22,7 @@ PAGES = {
     "launch": "/runs/new/?project=courier",
     "reviews": "/reviews/",
     "projects": "/projects/",
+    "services": "/services/",
     "project": "/projects/courier/",
     "project-settings": "/projects/courier/settings/",
     "project-new": "/projects/new/",
@@ -177,6 +178,35 @@ def test_a_reconnect_leaves_no_gap_and_no_double(page: Page, place: Installation
     page.reload()
     fresh = page.locator("li.item").evaluate_all("items => items.map(item => item.id)")
     assert live == fresh
+
+
+def test_a_service_that_breaks_is_seen_by_itself_and_restarted_by_a_click(
+    page: Page, place: Installation
+):
+    page.goto("/services/")
+    gateway = page.locator("#service-gateway")
+    expect(gateway).to_contain_text("ok", timeout=20_000)
+    place.python("from devaipod_web import home; home.gateway_socket().unlink()")
+    expect(gateway).to_contain_text("down", timeout=20_000)
+    expect(gateway).to_contain_text("is gone")
+    expect(page.locator("#rail-nav")).to_contain_text("not well", timeout=20_000)
+    # The count in the rail is beyond a phone's edge, and must not widen the page.
+    before = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_viewport_size(before)
+    gateway.get_by_role("button", name="Restart Gateway").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Sidecars dial again")
+    dialog.get_by_role("button", name="Restart").click()
+    expect(page.locator("#toasts")).to_contain_text(
+        "Gateway was restarted. It is ok", timeout=30_000
+    )
+    expect(page.locator("#service-gateway")).to_contain_text("Last error")
+    # What has nothing to restart has no button.
+    expect(page.locator("#service-web").get_by_role("button")).to_have_count(0)
+    page.get_by_role("button", name="Check and set up").click()
+    expect(page.locator("main")).to_contain_text("Everything is set up", timeout=30_000)
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -241,7 +241,7 @@ def test_without_a_port_the_next_free_one_is_said_aloud(own):
 def test_unapplied_migrations_name_the_command(tmp_path):
     fresh = Own(tmp_path)
     said = fresh.refused()
-    assert "devaipod setup" in said
+    assert "devaipod migrate" in said
 
 
 @pytest.mark.slow

@@ -103,6 +103,17 @@ class ScriptedProvider:
         error = spoken.error(429, "Rate limit reached for requests")
         return web.json_response(error, status=429, headers={"Retry-After": "7"})
 
+    async def do_unpaid(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        return web.json_response(spoken.error(402, "Insufficient Balance"), status=402)
+
+    async def do_no_quota(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        words = "You exceeded your current quota, please check your plan and billing details."
+        return web.json_response(spoken.error(429, words), status=429)
+
     async def do_fail(
         self, request: web.Request, spoken: Chat, streamed: bool
     ) -> web.StreamResponse:

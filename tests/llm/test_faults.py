@@ -22,6 +22,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
     [
         ("unauthorized", 401, "credential-refused", "refused its key", "Providers page"),
         ("limited", 429, "rate-limited", "at its limit", "Wait"),
+        ("unpaid", 402, "budget-used-up", "is used up (402)", "Add credit"),
+        ("no_quota", 402, "budget-used-up", "is used up (429)", "Add credit"),
         ("fail", 500, "provider-failed", "failed (500)", "status page"),
         ("redirect", 400, "not-configured", "redirects are not followed", "base address"),
     ],

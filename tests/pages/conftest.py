@@ -51,7 +51,7 @@ class Sidecar:
 def begun(run: Run) -> Sidecar:
     """Bring a queued run into the middle of its first turn."""
     transition(run.pk, State.PREPARING, reason="")
-    transition(run.pk, State.STARTING, reason="")
+    transition(run.pk, State.STARTING, reason="", attempts=1)
     pod = RunPod.objects.create(
         run=run,
         attempt=1,

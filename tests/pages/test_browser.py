@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from devaipod_web.asgi import application
 from devaipod_web.projects.models import Project
 from devaipod_web.runs.models import PermissionRequest, PermissionState
 from devaipod_web.runs.services.launch import launch
+from devaipod_web.runs.supervisor import records
+from pods.findings import finding
 from tests.pages.conftest import begun
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -151,10 +154,40 @@ def test_the_palette_reaches_pages_and_finds_runs(opened, working):
     page.wait_for_url(f"**/runs/{working.run.key}/")
 
 
+def test_a_diagnosis_is_copied_and_keeps_up(opened, working):
+    page = opened(reverse("run_diagnostics", args=[working.run.key]))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator(".toast")).to_contain_text("The text is copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert f"Run {working.run.key} (running)" in copied
+    records.fail(working.run.pk, finding("acp-refused", "The agent opened no session: no."))
+    expect(page.locator("#diagnostics")).to_contain_text("The agent opened no session: no.")
+
+
 def test_the_theme_switches_without_a_new_page(opened):
     page = opened("/")
     page.get_by_role("button", name="Dark").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_a_command_has_its_fields_when_it_is_chosen_and_what_was_typed_stays(opened, working):
+    page = opened("/runs/new/")
+    field = page.get_by_label("Command", exact=True).and_(page.locator("textarea"))
+    expect(field).to_have_count(0)
+    page.locator("input[name=agent][value=command]").check()
+    expect(field).to_be_visible()
+    field.fill("sh -c 'echo hello'")
+    page.get_by_label("Image", exact=True).fill("registry.example/x:1")
+    page.get_by_label("Image", exact=True).blur()
+    expect(page.locator("#reach")).to_contain_text("registry.example/x:1")
+    page.locator("input[name=agent][value=opencode]").check()
+    expect(field).to_have_count(0)
+    page.locator("input[name=agent][value=command]").check()
+    expect(field).to_have_value("sh -c 'echo hello'")
+    page.get_by_role("button", name="Launch").click()
+    page.wait_for_url(re.compile(r"/runs/[a-z2-7]{10}/$"))
+    expect(page.locator("#transcript")).to_contain_text("sh -c 'echo hello'")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -175,7 +208,9 @@ def test_axe_finds_nothing_and_nothing_overflows(opened, working, theme):
         f"{run}logs/",
         f"{run}changes/",
         f"{run}access/",
+        f"{run}diagnostics/",
         "/runs/new/",
+        "/runs/new/?agent=command",
         "/help/",
         "/search/?q=till",
     ):

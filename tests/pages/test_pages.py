@@ -18,7 +18,15 @@ from pods.spec import LogLine
 from tests.pages.conftest import HOSTILE, begun
 
 READING = ["now", "now_live", "rail", "runs", "runs_live", "search", "help"]
-OF_A_RUN = ["run", "run_header", "run_aside", "run_changes", "run_logs", "run_access"]
+OF_A_RUN = [
+    "run",
+    "run_header",
+    "run_aside",
+    "run_changes",
+    "run_logs",
+    "run_access",
+    "run_diagnostics",
+]
 
 
 @pytest.mark.parametrize("name", READING)

@@ -50,6 +50,9 @@ def test_bytes_counts_and_moments_are_short():
     assert show.thousands(412_000) == "412 k"
     assert show.ago(timezone.now() - timedelta(hours=5, minutes=2)) == "5 h ago"
     assert show.ago(None) == "never"
+    assert show.until(timezone.now() + timedelta(hours=5, minutes=2)) == "in 5 h"
+    assert show.until(timezone.now() + timedelta(seconds=4.5)) == "in 4 s"
+    assert show.until(timezone.now() - timedelta(seconds=1)) == show.until(None) == "now"
 
 
 def test_every_state_has_a_word_a_shape_and_a_tone_of_its_own():

@@ -474,6 +474,79 @@ class StreamTests:
             await kit.sh(kit.spec(), "true")
 
 
+class LookTests:
+    """A pod and its containers' last lines at once, and health checks."""
+
+    async def test_a_look_shows_the_pod_and_the_last_lines_of_each_container(
+        self, kit: Kit
+    ) -> None:
+        spec = kit.spec("for n in 1 2 3 4; do echo line $n; done; exit 7", "echo up; " + IDLE)
+        await kit.up(spec)
+        await kit.until_exited(spec)
+        for _ in range(2):  # the second time less is asked, and the answer is the same
+            found = await kit.backend.look(spec.name, tail=3)
+            assert found is not None
+            state, lines = found
+            assert state == await kit.backend.pod(spec.name)
+            assert state.containers[AGENT].exit_code == 7
+            assert [line.text for line in lines[AGENT]] == [b"line 2", b"line 3", b"line 4"]
+            assert [line.text for line in lines[SIDECAR]] == [b"up"]
+
+    async def test_a_look_at_what_is_not_there_is_none_also_when_it_was_there(
+        self, kit: Kit
+    ) -> None:
+        spec = kit.spec()
+        assert await kit.backend.look(spec.name, tail=3) is None
+        await kit.up(spec)
+        first = await kit.backend.look(spec.name, tail=3)
+        assert first is not None
+        await kit.backend.destroy(spec.name)
+        assert await kit.backend.look(spec.name, tail=3) is None
+        again = await kit.backend.create_pod(spec)
+        second = await kit.backend.look(spec.name, tail=3)
+        assert second is not None
+        assert second[0].id == again.id != first[0].id
+
+    async def test_a_check_that_fails_three_times_makes_a_container_unhealthy(
+        self, kit: Kit
+    ) -> None:
+        healthy = ("sh", "-c", "test ! -e /tmp/sick || { echo it is sick; exit 1; }")
+        spec = with_agent(kit.spec(), health_argv=healthy)
+        await kit.up(spec)
+
+        async def health(want: str) -> str:
+            async with asyncio.timeout(60):
+                while True:
+                    assert await kit.backend.check_health(spec.name, AGENT)
+                    state = await kit.backend.pod(spec.name)
+                    assert state is not None
+                    agent = state.containers[AGENT]
+                    if agent.health == want:
+                        return agent.health_said.strip()
+                    await asyncio.sleep(0.2)
+
+        assert await health("healthy") == ""
+        await kit.sh(spec, "touch /tmp/sick")
+        assert await health("unhealthy") == "it is sick"
+        await kit.sh(spec, "rm /tmp/sick")
+        assert await health("healthy") == ""
+
+    async def test_checking_what_has_no_check_or_is_gone_does_nothing(self, kit: Kit) -> None:
+        spec = kit.spec()
+        assert await kit.backend.check_health(spec.name, AGENT)
+        state = await kit.up(spec)
+        assert state.containers[SIDECAR].health == ""
+        assert await kit.backend.check_health(spec.name, SIDECAR)
+        assert (await kit.backend.pod(spec.name)) is not None
+
+    async def test_a_check_that_does_not_end_is_given_up(self, kit: Kit) -> None:
+        spec = with_agent(kit.spec(), health_argv=("sleep", "60"))
+        await kit.up(spec)
+        began = time.monotonic()
+        assert not await kit.backend.check_health(spec.name, AGENT)
+        assert time.monotonic() - began < 20
+
+
 class ImageTests:
     """Images of the local store and of registries."""
 
@@ -515,5 +588,5 @@ class ImageTests:
             await kit.backend.pull(reference)
 
 
-class Conformance(PodTests, StreamTests, ImageTests):
+class Conformance(PodTests, StreamTests, LookTests, ImageTests):
     """Everything that a backend must keep."""

@@ -45,10 +45,10 @@ async def test_volumes_within_their_limits_are_no_overrun():
 )
 async def test_each_volume_is_measured_in_bytes_and_files(used):
     found = await look(**used)
-    assert f"The {next(iter(used))} volume uses" in found.reason
+    assert f"The {next(iter(used))} volume uses" in found.message
     assert found.next_step
 
 
 async def test_files_that_are_too_many_to_count_are_an_overrun():
     found = await look(home=QuotaExceeded("too many to count", next_step="Fewer."))
-    assert (found.reason, found.next_step) == ("too many to count", "Fewer.")
+    assert (found.message, found.next_step) == ("too many to count", "Fewer.")

@@ -77,6 +77,7 @@ def test_the_whole_pod():
                 Mount("/tmp", tmpfs_bytes=64 * 1024**2),
             ),
             limits=Limits(memory_bytes=512 * 1024**2, cpus=1.0, pids=128),
+            health_argv=("python3", "-m", "pods.sidecar.health"),
         ),
         volumes=(
             VolumeSpec(

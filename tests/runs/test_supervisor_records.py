@@ -17,6 +17,7 @@ from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import TRANSITIONS, State
 from devaipod_web.runs.supervisor import lease, records
+from pods.findings import finding
 from tests.runs.conftest import Sidecar, pod_of, state_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,7 +27,7 @@ def test_places_are_given_first_come_first_served(project, ada):
     runs = [launch(project, ada, task=str(n)) for n in range(4)]
     assert [pk for pk, _ in records.admit("me", 2)] == [runs[0].pk, runs[1].pk]
     assert records.admit("me", 2) == []
-    records.fail(runs[0].pk, "no", "")
+    records.fail(runs[0].pk, finding("run-failed", "no"))
     assert [pk for pk, _ in records.admit("me", 2)] == [runs[2].pk]
     runs[2].refresh_from_db()
     assert runs[2].lease_owner == "me"
@@ -53,7 +54,7 @@ def test_two_supervisors_at_once_never_give_more_places_than_there_are(project, 
 
 def test_a_follow_up_waits_until_the_last_pod_is_gone(started, ada):
     run = started.pod.run
-    records.fail(run.pk, "no", "")
+    records.fail(run.pk, finding("run-failed", "no"))
     prompt(run, ada, "again")
     assert records.admit("me", 5) == []
     records.pod_ended(started.pod.pk)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devaipod_web.runs.states import State
-from devaipod_web.runs.supervisor.diagnose import why_agent_ended
 from devaipod_web.runs.supervisor.watch import Facts, What, decide
 from pods.spec import ContainerState, Phase, PodState
 
@@ -42,6 +41,8 @@ def pod(sidecar=Phase.RUNNING, agent=Phase.RUNNING, ago=60.0):
 
 
 ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
+COMMAND = replace(AT_WORK, is_command=True)
+COMMAND_ENDED = replace(ENDED, is_command=True, turn_staged=True)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,21 @@ ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
         (AT_WORK, pod(agent=Phase.EXITED, ago=1), What.NOTHING),
         (ENDED, pod(agent=Phase.EXITED), What.NOTHING),
         (replace(ENDED, prompts_wait=True), pod(agent=Phase.EXITED), What.AGENT_ENDED),
+        # Its end is known to its sidecar, which may have been waiting for us for hours.
+        (COMMAND, pod(agent=Phase.EXITED, ago=7200), What.NOTHING),
+        (
+            replace(COMMAND, last_event_at=NOW - timedelta(hours=2)),
+            pod(agent=Phase.EXITED, ago=7200),
+            What.STUCK,
+        ),
+        (replace(COMMAND, last_event_at=NOW - timedelta(hours=2)), pod(), What.NOTHING),
+        (COMMAND, pod(agent=Phase.EXITED, sidecar=Phase.EXITED), What.LOST),
+        (replace(COMMAND, turn_started=False), pod(agent=Phase.EXITED), What.AGENT_ENDED),
+        (replace(COMMAND, deadline_at=NOW), pod(), What.TIME_OUT),
+        (replace(COMMAND_ENDED, turn_staged=False), pod(agent=Phase.EXITED), What.NOTHING),
+        (COMMAND_ENDED, pod(agent=Phase.EXITED), What.COMMAND_ENDED),
+        (COMMAND_ENDED, pod(sidecar=Phase.EXITED, agent=Phase.EXITED), What.COMMAND_ENDED),
+        (COMMAND_ENDED, None, What.COMMAND_ENDED),
         (replace(AT_WORK, last_event_at=NOW - timedelta(minutes=6)), pod(), What.STUCK),
         (
             replace(AT_WORK, last_event_at=NOW - timedelta(minutes=6), is_stuck=True),
@@ -94,31 +110,3 @@ ENDED = replace(AT_WORK, turn_ended_at=NOW - timedelta(seconds=30))
 )
 def test_what_is_done_about_a_run_at_work(facts, seen, what):
     assert decide(facts, seen) is what
-
-
-def ended(code, **more):
-    return ContainerState("agent", "id", Phase.EXITED, "img:1", exit_code=code, **more)
-
-
-@pytest.mark.parametrize(
-    ("state", "says", "step"),
-    [
-        (ended(42), "program `opencode` is not in image img:1 (exit code 42)", "another image"),
-        (ended(137, oom_killed=True), "more memory than it may (2.0 GiB", "memory limit"),
-        (ended(137), "was killed (exit code 137)", "again"),
-        (ended(1), "exit code 1). Its last words: boom", "log"),
-        (ended(0), "although it did not fail", "log"),
-        (ended(139), "crashed", "log"),
-        (ended(43), "lifecycle", "mend"),
-    ],
-)
-def test_why_an_agent_ended_is_said_with_what_to_do(state, says, step):
-    reason, next_step = why_agent_ended(
-        state,
-        program="opencode",
-        memory_bytes=2 * 1024**3,
-        lines=["", "boom"],
-        codes={43: ("A lifecycle command failed.", "mend it")},
-    )
-    assert says in reason
-    assert step in next_step

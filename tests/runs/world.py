@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from devaipod_web import db, home, serve
+from devaipod_web import db, home
 from devaipod_web.host import facts, podman_config, podman_service
+from devaipod_web.parts import Gateway
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.supervisor.loop import Supervisor
@@ -115,10 +116,8 @@ async def world() -> AsyncIterator[World]:
         installation=home.installation_id(),
         volumes_dir=home.volumes_dir(),
     )
-    server = serve._gateway()
-    gateway = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
+    gateway = Gateway()
+    await gateway.start()
     place = World(backend)
     place.start_supervisor()
     try:
@@ -130,7 +129,6 @@ async def world() -> AsyncIterator[World]:
             await backend.destroy(pod.name)
         for volume in await backend.volumes(labels):
             await backend.remove_volume(volume)
-        server.should_exit = True
-        await asyncio.wait_for(gateway, 20)
+        await asyncio.wait_for(gateway.stop(), 20)
         await backend.close()
         await db.close_connections()

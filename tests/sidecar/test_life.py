@@ -187,7 +187,7 @@ print(json.dumps({"jsonrpc": "2.0", "id": m["id"], "result": {"protocolVersion":
 sys.stdin.read()'"""
     )
     refused = await rig.gateway.wait("agent.refused")
-    assert refused["stage"] == "initialize"
+    assert refused["stage"] == "version"
     assert "version 99" in refused["message"]
 
 

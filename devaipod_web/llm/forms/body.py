@@ -149,7 +149,10 @@ class Body:
         written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         node.children.pop(key, None)
         node.dropped.discard(key)
-        if key in node.items:
+        item = node.items.get(key)
+        if item is not None and item.value == value and type(item.value) is type(value):
+            node.replaced.pop(key, None)
+        elif item is not None:
             node.replaced[key] = written
         else:
             node.inserted[key] = written

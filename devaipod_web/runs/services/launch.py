@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
+from devaipod_web.health import drain
 from devaipod_web.llm import demo
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
-from devaipod_web.runs.errors import BadRequest
+from devaipod_web.runs.errors import BadRequest, Draining
 from devaipod_web.runs.models import Run
+from devaipod_web.runs.services import labels as labelling
+from devaipod_web.runs.services.command import Command, check_labels
+from devaipod_web.runs.services.command import check as check_command
+from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.services.prompt import add_turn
 from devaipod_web.runs.states import State
+from pods.agents import PROFILES
+from pods.command import COMMAND, is_ours
 
 MAX_TASK_CHARACTERS = 200_000
 MAX_TITLE_CHARACTERS = 100
@@ -25,44 +35,59 @@ def launch(
     project: Project,
     owner: User,
     *,
-    task: str,
+    task: str = "",
     title: str = "",
     agent: str = "",
+    command: Command | None = None,
     provider: Provider | None = None,
     model: str = "",
     permission_policy: str = "",
     wall_seconds: int | None = None,
     idempotency_key: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    unique_label: str = "",
 ) -> Run:
     """Queue a run of `project` with its first turn, and return it.
 
-    What is not given is the project's. The same `idempotency_key` of the same owner returns the run that is
-    there. Raises BadRequest with a sentence when the task is empty or too long, the project is archived, or a limit is out
-    of its range.
+    What is not given is the project's. With `command` the run executes that, and its task is how a person would type it unless one is
+    given. The same `idempotency_key` of the same owner returns the run that is there. Raises BadRequest with a sentence when
+    the task is empty or too long, the project is archived, or a limit is out of its range; Taken when a run that has not ended
+    has the same text under the label `unique_label`; and Draining while no new runs are taken.
     """
+    if command is not None:
+        task = task.strip() or command.text[:MAX_TASK_CHARACTERS]
     task = untrusted.text(task, MAX_TASK_CHARACTERS + 1).strip()
     wall = wall_seconds if wall_seconds is not None else project.wall_seconds
     policy = permission_policy or project.permission_policy
+    given = dict(labels or {})
+    _check_agent(project, agent, command)
     _check(project, task, wall=wall, policy=policy)
+    check_labels(given)
     if idempotency_key:
         known = _known(owner, idempotency_key)
         if known is not None:
             return known
+    if drain.since() is not None:
+        raise Draining
     chosen = provider or project.provider
     is_real = chosen is not None and chosen.kind != ProviderKind.DEMO
     try:
         with transaction.atomic():
+            if unique_label:
+                labelling.claim(project, given, unique_label)
             run = Run.objects.create(
                 project=project,
                 owner=owner,
                 title=(untrusted.text(title, 200).strip() or title_of(task)),
                 task=task,
-                agent=agent or project.agent,
+                agent=COMMAND if command is not None else agent or project.agent,
                 provider=chosen,
                 model=(model or project.model) if is_real else demo.MODEL,
                 permission_policy=policy,
                 wall_seconds=wall,
                 idempotency_key=idempotency_key or None,
+                labels=given,
+                **_fields(command),
                 queued_at=timezone.now(),
                 reason="Waits for a place.",
             )
@@ -70,9 +95,12 @@ def launch(
             events.record(
                 run,
                 events.Kind.STATE,
-                {"from": "", "to": State.QUEUED, "reason": "", "next_step": ""},
+                {"from": "", "to": State.QUEUED, "reason": "", "next_step": "", "finding": ""},
             )
             add_turn(run, owner, task)
+            if command is not None and command.overruled:
+                names = ", ".join(command.overruled)
+                note(run.pk, "info", f"Set by devaipod, and not as given: {names}.")
     except IntegrityError:
         known = _known(owner, idempotency_key) if idempotency_key else None
         if known is None:
@@ -80,6 +108,33 @@ def launch(
         return known
     run.refresh_from_db()
     return run
+
+
+def _check_agent(project: Project, agent: str, command: Command | None) -> None:
+    if command is not None:
+        check_command(command, project)
+    elif agent == COMMAND:
+        raise BadRequest(
+            "A run of the profile command needs argv: its program and that program's arguments.",
+            next_step='Give, for instance, ["sh", "-c", "make test"].',
+        )
+    elif agent and agent not in PROFILES:
+        raise BadRequest(
+            f"There is no agent called {agent[:40]!r}.",
+            next_step=f"Choose one of: {', '.join(sorted(PROFILES))}.",
+        )
+
+
+def _fields(command: Command | None) -> dict[str, Any]:
+    if command is None:
+        return {}
+    return {
+        "argv": command.argv,
+        "env": {name: command.env[name] for name in command.env if not is_ours(name)},
+        "workdir": command.workdir,
+        "asked_image": command.image,
+        "interactive": command.interactive,
+    }
 
 
 def _known(owner: User, idempotency_key: str) -> Run | None:

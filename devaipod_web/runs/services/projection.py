@@ -11,6 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
+from devaipod_web.llm import refusals
 from devaipod_web.projects.models import PermissionPolicy
 from devaipod_web.runs import events, untrusted
 from devaipod_web.runs.events import NewEvent
@@ -27,10 +28,13 @@ from devaipod_web.runs.models import (
 from devaipod_web.runs.services.commands import OPEN
 from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.services.permissions import go_on, pick, settle
-from devaipod_web.runs.services.stop import end, withdraw_questions
+from devaipod_web.runs.services.stop import end_with, withdraw_questions
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.tools import call_line
+from devaipod_web.webhooks import outbox
+from pods import causes
+from pods.findings import Finding, finding
 from pods.sidecar.protocol import CommandKind, EventKind
 
 MAX_OPTIONS = 10
@@ -38,6 +42,10 @@ MAX_OPEN_REQUESTS = 50
 #: Stop reasons of ACP that mean: the agent did what it could, and its work counts.
 ENDED_WELL = frozenset({"end_turn"})
 CANCELLED = "cancelled"
+#: Of a command: its program has ended.
+EXITED = "exited"
+EXIT_CODES = range(256)
+ENDED_AND_STAGED = "The agent ended its turn and its work is staged."
 UNWELL = {
     "max_tokens": "The model's answer became longer than it may be.",
     "max_turn_requests": "The agent asked the model more often than one turn may.",
@@ -83,11 +91,10 @@ class Projection:
 
     def workspace_failed(self, event: NewEvent) -> None:
         """Nothing to work on."""
-        output = _words(event, "output", 400)
         self._fail(
-            f"The workspace could not be made: {_words(event, 'message')}"
-            + (f" ({output})" if output else ""),
-            _words(event, "next_step") or "Look at the sidecar's log, then prompt the run again.",
+            causes.clone_failed(
+                _words(event, "message"), _words(event, "output", 400), _words(event, "next_step")
+            )
         )
 
     def session_started(self, event: NewEvent) -> None:
@@ -114,19 +121,12 @@ class Projection:
 
     def agent_refused(self, event: NewEvent) -> None:
         """The agent said no to being initialised, to a session, or to a prompt."""
-        stage = _words(event, "stage", 20)
-        what = {
-            "initialize": "did not start to speak its protocol",
-            "session": "opened no session",
-            "prompt": "could not answer the prompt",
-        }.get(stage, "refused")
-        next_step = (
-            "Look at the transcript and at the model provider, then prompt the run again."
-            if stage == "prompt"
-            else "Look at the agent's log: it says why. Then prompt the run again."
-        )
         self._close_turns(stop_reason="refused")
-        self._fail(f"The agent {what}: {_words(event, 'message')}", next_step)
+        self._fail(
+            causes.agent_refused(
+                _words(event, "stage", 20), _words(event, "message"), self._model_error()
+            )
+        )
 
     # --- turns ------------------------------------------------------------------------------------------------
 
@@ -144,6 +144,11 @@ class Projection:
         Turn.objects.filter(run=self.run, number=number, ended_at=None).update(
             ended_at=event.at, stop_reason=reason, pod=self.pod
         )
+        if reason == EXITED:
+            code = event.payload.get("exit_code")
+            if isinstance(code, int) and not isinstance(code, bool) and code in EXIT_CODES:
+                self.run_fields["exit_code"] = code
+            return  # the supervisor decides, once the work is staged: it knows the command's last words
         withdraw_questions(self.run, now=self.now)
         go_on(self.run.pk)
         self._settle_turn()
@@ -159,8 +164,7 @@ class Projection:
     def work_failed(self, event: NewEvent) -> None:
         """The work could not be pushed; it stays in the workspace."""
         self._fail(
-            f"The work could not be staged: {_words(event, 'message')}",
-            "Nothing is lost: the workspace is kept. Prompt the run again and it is staged anew.",
+            causes.work_not_staged(f"The work could not be staged: {_words(event, 'message')}")
         )
 
     def _settle_turn(self) -> None:
@@ -173,14 +177,18 @@ class Projection:
         ).exists():
             return
         state = Run.objects.values_list("state", flat=True).get(pk=self.run.pk)
-        if state in ENDED:
+        if state in ENDED or last.stop_reason == EXITED:
             return
         if last.stop_reason in ENDED_WELL:
             withdraw_questions(self.run, now=self.now)
+            refused = self._model_error()
             transition(
                 self.run.pk,
                 State.SUCCEEDED,
-                reason="The agent ended its turn and its work is staged.",
+                # An agent may end its turn in good order although its model refused to answer: that must not pass in silence.
+                reason=refused.message if refused else ENDED_AND_STAGED,
+                next_step=refused.next_step if refused else "",
+                code=refused.code if refused else "",
                 expect=frozenset({State.RUNNING, State.WAITING}),
                 keep_warm_until=self.now + settings.KEEP_WARM,
                 deadline_at=None,
@@ -196,7 +204,7 @@ class Projection:
             )
         else:
             words = UNWELL.get(last.stop_reason, f"The agent ended its turn: {last.stop_reason}.")
-            self._fail(words, "Its work is staged. Prompt the run again to go on.")
+            self._fail(finding("turn-cut-short", words))
 
     def _close_turns(self, *, stop_reason: str) -> None:
         Turn.objects.filter(run=self.run, pod=self.pod, ended_at=None).exclude(
@@ -268,6 +276,7 @@ class Projection:
         )
         if moved:
             self.run_fields.pop("waits_for", None)
+        outbox.put_question(request)
 
     def _too_many_questions(self) -> bool:
         return (
@@ -355,8 +364,11 @@ class Projection:
         steps = RunPod.objects.values_list("steps", flat=True).get(pk=self.pod.pk)
         self.pod_fields["steps"] = {**steps, "agent_exited": self.now.isoformat()}
 
-    def _fail(self, reason: str, next_step: str) -> None:
-        end(self.run, State.FAILED, reason=reason[:1000], next_step=next_step[:500])
+    def _fail(self, found: Finding) -> None:
+        end_with(self.run, State.FAILED, found)
+
+    def _model_error(self) -> Finding | None:
+        return refusals.last_word(self.run.pk, since=self.pod.created_at)
 
 
 def _words(event: NewEvent, key: str, limit: int = 500) -> str:

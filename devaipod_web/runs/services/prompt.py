@@ -9,12 +9,14 @@ from django.db.models import F
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
+from devaipod_web.health import drain
 from devaipod_web.runs import events, untrusted
-from devaipod_web.runs.errors import BadRequest
+from devaipod_web.runs.errors import BadRequest, Draining, NotNow
 from devaipod_web.runs.models import CommandState, Run, RunCommand, RunPod, Turn
 from devaipod_web.runs.services.commands import enqueue
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ENDED, State
+from pods.command import COMMAND
 from pods.sidecar.protocol import CommandKind
 
 MAX_PROMPT_CHARACTERS = 200_000
@@ -26,7 +28,8 @@ def prompt(run: Run, by: User | None, text: str) -> Turn:
     """Add a turn. Serves any state: a run at work gets it after its present turn, one with a warm pod goes back to
     `running`, any other ended run goes back to `queued` for a new attempt.
 
-    Raises BadRequest when the text is empty or too long, or too many prompts wait already.
+    Raises BadRequest when the text is empty or too long, or too many prompts wait already; NotNow for a run that executes a
+    command; Draining when the run would need a new pod while no new runs are taken.
     """
     text = untrusted.text(text, MAX_PROMPT_CHARACTERS + 1).strip()
     if not text:
@@ -35,6 +38,11 @@ def prompt(run: Run, by: User | None, text: str) -> Turn:
         raise BadRequest(f"The prompt is longer than {MAX_PROMPT_CHARACTERS:,} characters.")
     with transaction.atomic():
         run = Run.objects.select_for_update().get(pk=run.pk)
+        if run.agent == COMMAND:
+            raise NotNow(
+                "This run executes a command, which takes no prompt.",
+                next_step="Launch a new run; an interactive command takes input on its standard input.",
+            )
         waiting = RunCommand.objects.filter(
             run=run, kind=CommandKind.PROMPT, state__in=(CommandState.QUEUED, CommandState.SENT)
         ).count()
@@ -66,6 +74,8 @@ def _wake_up(run: Run) -> None:
             deadline_at=timezone.now() + timedelta(seconds=run.wall_seconds),
         )
         return
+    if drain.since() is not None:
+        raise Draining
     transition(
         run.pk,
         State.QUEUED,

@@ -23,6 +23,7 @@ from devaipod_web.runs.services.commands import enqueue
 from devaipod_web.runs.services.prompt import is_stopping
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ENDED, WORKING, State
+from pods.findings import Finding
 from pods.sidecar.protocol import CommandKind
 
 
@@ -47,13 +48,23 @@ def stop(run: Run, by: User | None, *, reason: str = "") -> None:
         _withdraw_prompts(run, words)
 
 
-def end(run: Run, to: State, *, reason: str, next_step: str = "") -> bool:
+def end_with(run: Run, to: State, found: Finding) -> bool:
+    """End a run with a finding: `reason` and `next_step` are its sentences. As `end`."""
+    return end(run, to, reason=found.message, next_step=found.next_step, code=found.code)
+
+
+def end(run: Run, to: State, *, reason: str, next_step: str = "", code: str = "") -> bool:
     """Move a run to an ended state, take back open questions, and ask its pod to stage and stop.
 
     Must run in a transaction that holds the run's row. Returns False when the run had ended already.
     """
     if not transition(
-        run.pk, to, reason=reason, next_step=next_step, expect=frozenset(State) - ENDED
+        run.pk,
+        to,
+        reason=reason,
+        next_step=next_step,
+        code=code,
+        expect=frozenset(State) - ENDED,
     ):
         return False
     withdraw_questions(run)

@@ -10,7 +10,7 @@ from django.utils import timezone
 from devaipod_web.runs import events
 from devaipod_web.runs.errors import IllegalTransition
 from devaipod_web.runs.models import Run
-from devaipod_web.runs.states import ENDED, TRANSITIONS, State
+from devaipod_web.runs.states import ENDED, TRANSITIONS, Cause, State
 
 
 def transition(
@@ -19,15 +19,18 @@ def transition(
     *,
     reason: str,
     next_step: str = "",
+    code: str = "",
     expect: frozenset[State] | None = None,
+    cause: Cause | None = None,
     **fields: Any,
 ) -> bool:
     """Move a run to `to` if the table allows it from where it is now.
 
     Steps, in one transaction: read the state; look it up in TRANSITIONS; UPDATE … WHERE state is still the one that was read,
-    together with `fields`; write the event. Returns False when another process moved it first, when it is in `to` already,
-    or when `expect` is given and the run is in none of those states; the caller then reads again. Raises
-    IllegalTransition when no row of the table leads from its state to `to`.
+    together with `fields`; write the event. `code` is the finding whose sentences `reason` and `next_step` are. `cause` stands in
+    the event (whoever pauses a run by its budget says Cause.BUDGET, and webhooks are told `budget.exceeded`). Returns False when
+    another process moved it first, when it is in `to` already, or when `expect` is given and the run is in none of those
+    states; the caller then reads again. Raises IllegalTransition when no row of the table leads from its state to `to`.
     """
     with transaction.atomic():
         now = timezone.now()
@@ -41,7 +44,12 @@ def transition(
         if to is State.QUEUED:
             fields = {"queued_at": now, "ended_at": None, "keep_warm_until": None, **fields}
         moved = Run.objects.filter(pk=run_id, state=state).update(
-            state=to, state_at=now, reason=reason[:1000], next_step=next_step[:500], **fields
+            state=to,
+            state_at=now,
+            reason=reason[:1000],
+            next_step=next_step[:500],
+            finding_code=code,
+            **fields,
         )
         if not moved:
             return False
@@ -49,6 +57,13 @@ def transition(
         events.record(
             run,
             events.Kind.STATE,
-            {"from": state, "to": to, "reason": reason[:1000], "next_step": next_step[:500]},
+            {
+                "from": state,
+                "to": to,
+                "reason": reason[:1000],
+                "next_step": next_step[:500],
+                "finding": code,
+                **({"cause": cause} if cause else {}),
+            },
         )
     return True

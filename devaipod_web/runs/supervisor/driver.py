@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -18,40 +18,50 @@ from django.db.models import Max
 from devaipod_web import db
 from devaipod_web.gateway.sidecar import connected_pods
 from devaipod_web.reviews.services.refresh import refresh
-from devaipod_web.runs import wake
+from devaipod_web.runs import diagnosis, wake
 from devaipod_web.runs.models import Run, RunPod, Turn
 from devaipod_web.runs.states import ENDED, WORKING, State
 from devaipod_web.runs.supervisor import diagnose, ending, records, watch
 from devaipod_web.runs.supervisor.followers import Followers
 from devaipod_web.runs.supervisor.measure import overrun
 from devaipod_web.runs.supervisor.picture import Picture
+from devaipod_web.runs.supervisor.pod_spec import volume_name
 from devaipod_web.runs.supervisor.records import View
 from devaipod_web.runs.supervisor.start import UNAVAILABLE_SECONDS, Starter, StepFailed, profile_of
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.supervisor.watch import What
 from devaipod_web.runs.supervisor.work import blocking
 from devaipod_web.runs.wake import BEAT_SECONDS
-from pods.agents import EXIT_LIFECYCLE_FAILED
 from pods.backend import ContainerBackend
+from pods.causes import (
+    ENTRY_CODES,
+    agent_ended,
+    command_ended,
+    not_kept,
+    pod_lost,
+    timed_out,
+    work_not_staged,
+    workspace_full,
+)
+from pods.command import COMMAND
+from pods.diagnostics import degraded
 from pods.errors import BackendError, BackendUnavailable
-from pods.spec import AGENT, EXIT_AGENT_MISSING, SIDECAR, Phase, PodState
+from pods.findings import Finding, finding, of_backend
+from pods.reports import report
+from pods.spec import AGENT, SIDECAR, Phase, PodState, VolumeKind
 
 log = structlog.get_logger("devaipod.supervisor.driver")
 
 #: A run at work wakes its driver with each event; looking more often than this gains nothing.
 WORKING_PAUSE_SECONDS = 0.25
-#: Between looks at how full a volume without a hard bound is.
+#: Between looks at how full the workspace is.
 MEASURE_SECONDS = 30.0
+#: A workspace of which so much is used is called full.
+FULL_FRACTION = 0.98
 #: Tries of a step that fails in a way that nobody foresaw.
 MAX_SURPRISES = 5
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
-#: Exit codes of the agent's entry, with what they mean and what to do.
-EXIT_CODES = {
-    EXIT_LIFECYCLE_FAILED: (
-        f"A lifecycle command of devcontainer.json failed (exit code {EXIT_LIFECYCLE_FAILED}).",
-        "Look at the agent's log: it names the command. Mend it on the base branch and launch a new run.",
-    ),
-}
+COMMAND_SUCCEEDED = "The command ended with exit code 0 and its work is staged."
 
 
 @dataclass
@@ -74,6 +84,8 @@ class Driver:
     starter: Starter = field(init=False)
     _refreshed: datetime | None = None
     _measured: float = 0.0
+    _looked: float = 0.0
+    _full: Finding | None = None
     _surprises: int = 0
     _unavailable: int = 0
 
@@ -100,7 +112,7 @@ class Driver:
         try:
             pause = await self._step(view, woken)
         except StepFailed as failed:
-            await db.write(records.fail, self.run_id, failed.reason, failed.next_step)
+            await db.write(records.fail, self.run_id, failed.finding)
             return 0.01
         except BackendUnavailable as error:
             return await self._unavailable_backend(view, error)
@@ -115,7 +127,7 @@ class Driver:
         await self._say_unavailable(view, error.message)
         starting = view.run.state in (State.PREPARING, State.STARTING)
         if starting and view.now - view.run.state_at > timedelta(seconds=UNAVAILABLE_SECONDS):
-            await db.write(records.fail, self.run_id, error.message, error.next_step)
+            await db.write(records.fail, self.run_id, of_backend(error))
         pause = BACKOFF_SECONDS[min(self._unavailable, len(BACKOFF_SECONDS) - 1)]
         self._unavailable += 1
         return pause
@@ -127,7 +139,7 @@ class Driver:
     async def _backend_said_no(self, view: View, error: BackendError) -> float:
         log.warning("backend.refused", reason=error.message)
         if view.run.state in (State.PREPARING, State.STARTING):
-            await db.write(records.fail, self.run_id, error.message, error.next_step)
+            await db.write(records.fail, self.run_id, of_backend(error))
         return 1.0
 
     async def _surprise(self, view: View, error: Exception) -> float:
@@ -135,12 +147,8 @@ class Driver:
         service.last_error, service.last_error_at = f"run {self.key}: {error}"[:500], view.now
         self._surprises += 1
         if self._surprises >= MAX_SURPRISES and view.run.state not in ENDED:
-            await db.write(
-                records.fail,
-                self.run_id,
-                f"The supervisor could not go on: {type(error).__name__}: {error}"[:900],
-                "This is a fault of the control plane: its log has the details. Prompt the run again when it is mended.",
-            )
+            words = f"The supervisor could not go on: {type(error).__name__}: {error}"
+            await db.write(records.fail, self.run_id, finding("control-plane-fault", words))
         return BACKOFF_SECONDS[min(self._surprises, len(BACKOFF_SECONDS) - 1)]
 
     # --- what is next -----------------------------------------------------------------------------------------
@@ -157,7 +165,7 @@ class Driver:
             return pause
         state = State(view.run.state)
         if _deadline_passed(view):
-            await self._end(State.TIMED_OUT, _timed_out(view.run))
+            await self._end(State.TIMED_OUT, timed_out(view.run.wall_seconds))
             return 0
         if state is State.PREPARING:
             await self._until_state_changes(view, woken)
@@ -212,7 +220,11 @@ class Driver:
         pod = view.current
         if pod is None:
             raise StepFailed(
-                "The attempt's pod is not known any more.", "Prompt the run again for a new one."
+                finding(
+                    "run-failed",
+                    "The attempt's pod is not known any more.",
+                    next_step="Prompt the run again for a new one.",
+                )
             )
         if "pod" not in pod.steps:
             await self.starter.create(view, pod)
@@ -230,19 +242,18 @@ class Driver:
                 return 0.5
             await self._agent_ended(view, state)
             return 0
-        late = self.starter.late(view, pod)
+        late = await self.starter.late(view, pod)
         if late is not None:
             raise late
+        await self._show_degraded(pod, state)
         return BEAT_SECONDS
 
     async def _working(self, view: View) -> float:
         pod = view.current
         if pod is None:
-            await self._end(
-                State.FAILED,
-                "The run's pod is gone and nobody knows where to.",
-                "Prompt the run again: workspace and session are kept.",
-            )
+            words = "The run's pod is gone and nobody knows where to."
+            step = "Prompt the run again: workspace and session are kept."
+            await self._end(State.FAILED, finding("run-failed", words, next_step=step))
             return 0
         if "agent" not in pod.steps and pod.session_at is not None and pod.agent_started_at:
             await db.write(
@@ -250,7 +261,11 @@ class Driver:
                 self.run_id,
                 pod.pk,
                 "agent",
-                text="The agent opened its session",
+                text=(
+                    "The command's program is there"
+                    if view.run.agent == COMMAND
+                    else "The agent opened its session"
+                ),
                 seconds=(pod.session_at - pod.agent_started_at).total_seconds(),
             )
         if not self.shared.picture.known:
@@ -263,6 +278,7 @@ class Driver:
         facts = await db.read(watch.facts_of, view.run, pod, view.now)
         await self._act(watch.decide(facts, state), view, pod, state)
         await self._measure(view, state)
+        await self._show_degraded(pod, state)
         await asyncio.sleep(WORKING_PAUSE_SECONDS)
         return BEAT_SECONDS - WORKING_PAUSE_SECONDS
 
@@ -271,24 +287,21 @@ class Driver:
             case What.NOTHING:
                 return
             case What.TIME_OUT:
-                await self._end(State.TIMED_OUT, _timed_out(view.run))
+                await self._end(State.TIMED_OUT, timed_out(view.run.wall_seconds))
             case What.END_CANCELLED:
-                await self._end(
-                    State.STOPPED,
-                    "The turn was cancelled, and the pod has ended without another prompt.",
-                )
+                words = "The turn was cancelled, and the pod has ended without another prompt."
+                await db.write(records.end_as, self.run_id, State.STOPPED, words)
             case What.LOST:
                 await self._lost(pod, state)
             case What.AGENT_ENDED:
                 await self._agent_ended(view, state)
+            case What.COMMAND_ENDED:
+                await self._command_ended(view, pod, state)
             case What.STAGE:
                 await db.write(records.ask_to_stop, pod.pk, "the turn has ended: stage its work")
             case What.NOT_STAGED:
-                await self._end(
-                    State.FAILED,
-                    "The turn ended and its work was not staged in time.",
-                    "Nothing is lost: the workspace is kept. Prompt the run again and it is staged anew.",
-                )
+                words = "The turn ended and its work was not staged in time."
+                await self._end(State.FAILED, work_not_staged(words))
             case What.STUCK:
                 connected = pod.pk in connected_pods() if connected_pods() else None
                 words = await db.read(watch.what_it_waits_for, view.run, pod, connected=connected)
@@ -316,51 +329,74 @@ class Driver:
         return await self.shared.backend.pod(pod.name)
 
     async def _lost(self, pod: RunPod, state: PodState | None) -> None:
-        reason = "it is gone from the container backend."
+        why = await diagnose.why_lost(self.shared.backend, pod.name, state)
         if state is not None:
-            sidecar = diagnose.exited(state, SIDECAR)
-            lines = await diagnose.last_lines(self.shared.backend, pod.name, SIDECAR)
-            reason = (
-                diagnose.why_sidecar_ended(sidecar, lines)
-                if sidecar
-                else "its sidecar does not run."
-            )
-            kept = await diagnose.keep(self.shared.backend, state)
+            kept = await diagnose.keep(self.shared.backend, pod, state, lost=pod_lost(why))
             await db.write(records.keep_diagnostics, pod.pk, kept)
-        await db.write(records.lose, self.run_id, pod.pk, reason)
+        await db.write(records.lose, self.run_id, pod.pk, why)
 
     async def _agent_ended(self, view: View, state: PodState | None) -> None:
-        agent = diagnose.exited(state, AGENT)
-        if agent is None or state is None:
+        if state is None or diagnose.exited(state, AGENT) is None:
             return
-        lines = await diagnose.last_lines(self.shared.backend, state.name, AGENT)
-        reason, next_step = diagnose.why_agent_ended(
-            agent,
-            program=profile_of(view.run).program,
-            memory_bytes=view.run.project.memory_bytes,
-            lines=lines,
-            codes=EXIT_CODES,
-        )
-        await self._end(State.FAILED, reason, next_step)
+        seen = await diagnose.with_lines(self.shared.backend, state)
+        agent = seen.container(AGENT)
+        assert agent is not None
+        program = profile_of(view.run).program or view.run.argv[0]
+        memory = view.run.project.memory_bytes
+        await self._end(State.FAILED, agent_ended(agent, program=program, memory_bytes=memory))
 
-    async def _end(self, state: State, reason: str, next_step: str = "") -> None:
-        await db.write(records.end_as, self.run_id, state, reason, next_step)
+    async def _command_ended(self, view: View, pod: RunPod, state: PodState | None) -> None:
+        """Its work is staged: the exit code decides. Its sidecar said the code, or where that was killed too, the backend does."""
+        seen = await diagnose.with_lines(self.shared.backend, state) if state else None
+        agent = seen.container(AGENT) if seen else None
+        code = view.run.exit_code
+        if code is None and agent is not None:
+            code = agent.exit_code
+        if code == 0:
+            await db.write(records.end_as, self.run_id, State.SUCCEEDED, COMMAND_SUCCEEDED)
+            return
+        memory = view.run.project.memory_bytes
+        await self._end(State.FAILED, command_ended(code, agent, memory_bytes=memory))
+
+    async def _end(self, state: State, found: Finding) -> None:
+        await db.write(
+            records.end_as, self.run_id, state, found.message, found.next_step, code=found.code
+        )
+
+    async def _show_degraded(self, pod: RunPod, state: PodState | None) -> None:
+        """Have the run show in lists what is wrong with it while it goes on; looked at once a beat."""
+        if time.monotonic() - self._looked < BEAT_SECONDS:
+            return
+        self._looked = time.monotonic()
+        facts = await db.read(diagnosis.facts_of_pod, pod.pk)
+        seen = report(state, backend=pod.backend) if state is not None else None
+        no_room = self.shared.followers.no_room.get(self.run_id)
+        full = [self._full] if self._full is not None else []
+        full += [not_kept(no_room)] if no_room else []
+        facts = replace(facts, noted=tuple(full))
+        await db.write(records.degrade, self.run_id, degraded(seen, facts))
 
     async def _measure(self, view: View, state: PodState | None) -> None:
-        """Stop a run whose volumes outgrew their bound on a host that cannot bound them."""
-        if state is None or not state.warnings:
-            return
-        if time.monotonic() - self._measured < MEASURE_SECONDS:
+        """Look how full the workspace is; stop a run that outgrew its bound on a host that cannot hold it."""
+        if state is None or time.monotonic() - self._measured < MEASURE_SECONDS:
             return
         self._measured = time.monotonic()
+        project = view.run.project
+        name = volume_name(self.shared.installation, self.key, VolumeKind.WORKSPACE)
+        used, _ = await self.shared.backend.volume_usage(name)
+        most = project.workspace_bytes
+        self._full = workspace_full(used, most) if used >= most * FULL_FRACTION else None
+        # `warnings` name what the host can't hold: without any the volumes hold by themselves.
+        if not state.warnings:
+            return
         found = await overrun(
             self.shared.backend,
             installation=self.shared.installation,
             run=self.key,
-            project=view.run.project,
+            project=project,
         )
         if found is not None:
-            await self._end(State.FAILED, found.reason, found.next_step)
+            await self._end(State.FAILED, found)
 
     async def _refresh_review(self, view: View) -> None:
         """Have the review follow what was staged, also when the gateway died between the push and its own look."""
@@ -390,17 +426,12 @@ def _deadline_passed(view: View) -> bool:
     return view.run.state not in ENDED and deadline is not None and deadline <= view.now
 
 
-def _timed_out(run: Run) -> str:
-    hours, rest = divmod(run.wall_seconds, 3600)
-    words = f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
-    return f"The run took longer than its wall time of {words}. What was there is staged."
-
-
 def _news_may_come(view: View, state: PodState) -> bool:
     finished = state.containers[AGENT].finished_at
     code = state.containers[AGENT].exit_code
-    known = code in EXIT_CODES or code == EXIT_AGENT_MISSING
-    return not known and finished is not None and view.now - finished < watch.EXIT_NEWS
+    return (
+        code not in ENTRY_CODES and finished is not None and view.now - finished < watch.EXIT_NEWS
+    )
 
 
 def _runs(state: PodState, container: str) -> bool:

@@ -64,7 +64,7 @@ async def end_pod(
             await backend.stop(pod.name, grace_seconds=STOP_GRACE_SECONDS)
             state = await backend.pod(pod.name) or state
         await logs_drained(pod.name)
-        await db.write(records.keep_diagnostics, pod.pk, await diagnose.keep(backend, state))
+        await db.write(records.keep_diagnostics, pod.pk, await diagnose.keep(backend, pod, state))
     await db.write(records.pod_ended, pod.pk)
     await backend.destroy(pod.name)
     await blocking(sockets.unlink_pod, pod.key)

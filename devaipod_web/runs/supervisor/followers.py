@@ -33,10 +33,11 @@ _writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="log-writer")
 
 
 class Followers:
-    """The followers of this process, by (pod, container)."""
+    """The followers of this process, by (pod, container). `no_room`: id of a run whose logs can't be kept now → why."""
 
     def __init__(self, backend: ContainerBackend) -> None:
         self.backend = backend
+        self.no_room: dict[int, str] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     def ensure(self, run_key: str, run_id: int, pod: PodState) -> None:
@@ -61,6 +62,10 @@ class Followers:
         await asyncio.gather(*tasks, return_exceptions=True)
         for key in keys:
             self._tasks.pop(key, None)
+
+    def forget(self, run_id: int) -> None:
+        """Nothing of this run is followed any more."""
+        self.no_room.pop(run_id, None)
 
     async def close(self) -> None:
         """End all followers; what they stored stays, and the next process goes on from there."""
@@ -127,6 +132,7 @@ class Followers:
         while True:
             try:
                 stored: list[logs.StoredLine] = await _in_thread(writer.append, lines)
+                self.no_room.pop(run_id, None)
                 return stored
             except OSError as error:
                 await self._no_room(run_id, error)
@@ -134,10 +140,10 @@ class Followers:
 
     async def _no_room(self, run_id: int, error: OSError) -> None:
         log.warning("logs.not_stored", reason=error.strerror)
+        words = f"Container logs are not kept at the moment: {error.strerror or error}."
+        self.no_room[run_id] = words
         await _say(
-            run_id,
-            f"Container logs are not kept at the moment: {error.strerror or error}. The run goes on, and they are kept "
-            "again as soon as there is room.",
+            run_id, f"{words} The run goes on, and they are kept again as soon as there is room."
         )
 
 

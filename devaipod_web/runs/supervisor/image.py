@@ -6,6 +6,7 @@ from django.conf import settings
 
 from devaipod_web.forges import staging
 from devaipod_web.projects.models import Project
+from devaipod_web.runs.models import Run
 from pods import devcontainer
 from pods.devcontainer import DevcontainerPlan
 
@@ -32,4 +33,25 @@ def plan(project: Project, commit: str, *, workspace: str) -> DevcontainerPlan:
         upstream_url=project.upstream_url,
         branch=project.upstream_branch,
         workspace=workspace,
+    )
+
+
+def plan_of(run: Run, *, workspace: str) -> DevcontainerPlan:
+    """The plan of a run: that of its base commit, unless the run itself names its image. Blocking. Raises as `plan` does.
+
+    What devcontainer.json says beside the image (variables, user, lifecycle commands) belongs to the image that it names.
+    """
+    project = run.project
+    if not run.asked_image:
+        return plan(project, run.base_commit, workspace=workspace)
+    check_own(project, run.asked_image)
+    return DevcontainerPlan(image=run.asked_image, source="run")
+
+
+def check_own(project: Project, image: str) -> None:
+    """Raise PullRefused for an image that a run of the project may not name itself."""
+    devcontainer.check_image(
+        image,
+        defaults=(project.image, settings.AGENT_IMAGE),
+        allowed_images=project.allowed_images,
     )

@@ -12,16 +12,19 @@ import structlog
 from django.conf import settings
 from django.utils import timezone
 
-from devaipod_web import db, home
+from devaipod_web import db, home, loops
+from devaipod_web.health import drain
 from devaipod_web.runs import retention, wake
 from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
 from devaipod_web.runs.supervisor.driver import Driver, Shared
 from devaipod_web.runs.supervisor.followers import Followers
+from devaipod_web.runs.supervisor.health import HealthChecks
 from devaipod_web.runs.supervisor.picture import Picture
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.supervisor.sweep import sweep
 from devaipod_web.runs.wake import ANY_RUN, BEAT_SECONDS
+from devaipod_web.webhooks import services as webhooks
 from pods.backend import ContainerBackend
 from pods.errors import BackendError
 
@@ -34,7 +37,6 @@ SWEEP_SECONDS = 60.0
 RETENTION_SECONDS = timedelta(days=1).total_seconds()
 #: After a start, retention waits until the server has settled.
 RETENTION_FIRST_SECONDS = 600.0
-MAX_BACKOFF_SECONDS = 30.0
 
 
 class Supervisor:
@@ -46,12 +48,14 @@ class Supervisor:
         self.owner = owner or lease.owner_id()
         self.picture = Picture(backend, self.installation)
         self.followers = Followers(backend)
+        self.health = HealthChecks(backend, self.picture)
         self.shared = Shared(backend, self.picture, self.followers, self.installation)
         self.drivers: dict[int, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, until `stop` is set."""
         service.running, service.owner, service.backend = True, self.owner, self.backend.name
+        service.started_at, service.backend_error = timezone.now(), ""
         log.info("supervisor.started", owner=self.owner)
         tasks = [
             asyncio.create_task(self._forever("picture", self.picture.keep), name="picture"),
@@ -59,6 +63,7 @@ class Supervisor:
             asyncio.create_task(self._forever("drivers", self._rounds), name="drivers"),
             self._every("leases", lease.RENEW_SECONDS, self._renew),
             self._every("permissions", EXPIRE_SECONDS, self._expire),
+            self._every("health", settings.HEALTH_SECONDS, self.health.round),
             self._every("sweep", SWEEP_SECONDS, self._sweep),
             self._every("retention", RETENTION_SECONDS, self._retain, RETENTION_FIRST_SECONDS),
         ]
@@ -71,6 +76,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
             await self.followers.close()
+            service.driven.clear()
             for run_id in list(self.drivers):
                 await db.write(lease.release, run_id, self.owner)
             log.info("supervisor.stopped")
@@ -89,7 +95,7 @@ class Supervisor:
 
     async def round(self) -> None:
         """Fill the free places and see that every run that needs a driver has one."""
-        if await db.read(records.anyone_queued):
+        if await db.read(records.anyone_queued) and await db.read(drain.since) is None:
             for run_id, key in await db.write(records.admit, self.owner, settings.MAX_RUNS):
                 self._start(run_id, key)
         for run_id, key in await db.read(records.to_drive):
@@ -115,6 +121,7 @@ class Supervisor:
             # Not at once again: whatever it was, it would be the same.
             await asyncio.sleep(BEAT_SECONDS)
         service.driven.discard(key)
+        self.followers.forget(run_id)
         await db.write(lease.release, run_id, self.owner)
         self.drivers.pop(run_id, None)
         wake.wake_now(key)
@@ -145,6 +152,8 @@ class Supervisor:
 
     async def _retain(self) -> None:
         await retention.run_daily(self.backend)
+        while await db.write(webhooks.prune, timezone.now()):
+            pass
 
     def _every(
         self, name: str, seconds: float, fn: Callable[[], Awaitable[None]], first: float = 0.0
@@ -158,18 +167,7 @@ class Supervisor:
         return asyncio.create_task(self._forever(name, beat), name=name)
 
     async def _forever(self, name: str, fn: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop and start it again with back-off when it fails: one fault must not end the supervisor."""
-        tries = 0
-        while True:
-            begun = time.monotonic()
-            try:
-                await fn()
-            except Exception as error:
-                log.exception("loop.failed", loop=name)
-                self._failed(name, error)
-            tries = 0 if time.monotonic() - begun > MAX_BACKOFF_SECONDS else tries + 1
-            pause = min(0.5 * 2**tries, MAX_BACKOFF_SECONDS)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        await loops.forever(name, fn, failed=self._failed)
 
     def _failed(self, name: str, error: Exception) -> None:
         service.last_error = f"{name}: {type(error).__name__}: {error}"[:500]

@@ -42,6 +42,7 @@ AGENT_TMP_BYTES = 512 * MIB
 SIDECAR_TMP_BYTES = 64 * MIB
 SIDECAR_LIMITS = Limits(memory_bytes=512 * MIB, cpus=1.0, pids=128)
 SIDECAR_ARGV = ("python3", "-m", "pods.sidecar")
+SIDECAR_HEALTH_ARGV = ("python3", "-m", "pods.sidecar.health")
 #: Holds the pod's namespaces and goes at once when it is asked to (`sleep infinity` would take the whole grace).
 INFRA_ARGV = ("catatonit", "-P")
 NAME_SLUG_LENGTH = 24
@@ -133,7 +134,7 @@ def _agent(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
         name=AGENT,
         image=facts.image,
         argv=facts.argv,
-        env={"HOME": facts.home, **facts.env},
+        env={**facts.env, "HOME": facts.home},
         user=facts.user,
         workdir=facts.workspace,
         mounts=(
@@ -162,4 +163,5 @@ def _sidecar(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
             Mount("/tmp", tmpfs_bytes=SIDECAR_TMP_BYTES),  # noqa: S108 - inside the container
         ),
         limits=SIDECAR_LIMITS,
+        health_argv=SIDECAR_HEALTH_ARGV,
     )

@@ -15,16 +15,23 @@ from django.utils import timezone
 from devaipod_web.runs import events
 from devaipod_web.runs.models import CommandState, Run, RunCommand, RunPod, Turn
 from devaipod_web.runs.services.commands import OPEN, enqueue
+from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.services.prompt import is_stopping
-from devaipod_web.runs.services.stop import end, withdraw_questions
+from devaipod_web.runs.services.stop import end, end_with, withdraw_questions
 from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ACTIVE, ENDED, State
 from devaipod_web.runs.supervisor import lease
 from devaipod_web.runs.wake import wake
+from pods import causes
+from pods.findings import CODES, Finding
 from pods.sidecar.protocol import CommandKind
 
 #: Key of the advisory lock under which places are counted (any number of our own).
 ADMISSION_LOCK = 0xDE7A1D0D
+#: Findings that have an event of their own (`run.stuck`, `model.refused`).
+SAID_ELSEWHERE = frozenset(
+    {"stuck", "budget-used-up", *(code for code in CODES if code.startswith("provider-"))}
+)
 CONTINUE = (
     "The sandbox was lost while you were working on this and was started anew; the workspace is as you left it. "
     "Look at what is done already and go on with:\n\n"
@@ -212,16 +219,34 @@ def new_pod(
     return True
 
 
-def fail(run_id: int, reason: str, next_step: str) -> bool:
-    """End a run as failed; its pod, if there is one, is asked to stage what is there."""
-    return end_as(run_id, State.FAILED, reason, next_step)
+def fail(run_id: int, found: Finding) -> bool:
+    """End a run as failed with what was found; its pod, if there is one, is asked to stage what is there."""
+    return end_as(run_id, State.FAILED, found.message, found.next_step, code=found.code)
 
 
-def end_as(run_id: int, state: State, reason: str, next_step: str = "") -> bool:
-    """End a run. False when it had ended already."""
+def end_as(run_id: int, state: State, reason: str, next_step: str = "", *, code: str = "") -> bool:
+    """End a run; `code` is the finding that the two sentences are of. False when it had ended already."""
     with transaction.atomic():
         run = Run.objects.select_for_update().get(pk=run_id)
-        return end(run, state, reason=reason[:1000], next_step=next_step[:500])
+        return end(run, state, reason=reason[:1000], next_step=next_step[:500], code=code)
+
+
+def degrade(run_id: int, found: Finding | None) -> None:
+    """Show on a run in progress what is wrong with it, or that nothing is any more; writes only a change, and notes each finding once."""
+    with transaction.atomic():
+        run = Run.objects.select_for_update().get(pk=run_id)
+        code, reason, next_step = (
+            (found.code, found.message, found.next_step) if found else ("", "", "")
+        )
+        # A sentence that counts seconds is no news; the page that is open counts by itself.
+        if run.state in ENDED or run.finding_code == code:
+            return
+        Run.objects.filter(pk=run_id).update(
+            finding_code=code, reason=reason[:1000], next_step=next_step[:500]
+        )
+        wake(run.key)
+    if found is not None and found.code not in SAID_ELSEWHERE:
+        note(run_id, str(found.severity), found.message, next_step=found.next_step)
 
 
 def lose(run_id: int, pod_id: int, reason: str) -> None:
@@ -242,12 +267,7 @@ def lose(run_id: int, pod_id: int, reason: str) -> None:
         Run.objects.filter(pk=run_id).update(lost_pods=lost)
         if lost >= settings.MAX_ATTEMPTS:
             close_turns(pod, "interrupted")
-            end(
-                run,
-                State.FAILED,
-                reason=f"The pod was lost {lost} times; the last time {reason}"[:1000],
-                next_step="Look at what was kept of the pods, and at `devaipod doctor`; then prompt the run again.",
-            )
+            end_with(run, State.FAILED, causes.pod_lost(reason, times=lost))
             return
         ask_again(run, pod)
         transition(

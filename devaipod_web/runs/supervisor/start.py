@@ -22,17 +22,20 @@ from devaipod_web import db, home
 from devaipod_web.forges import staging
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.gateway import sockets, tokens
+from devaipod_web.runs import diagnosis
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.connect import workspace_path
 from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.supervisor import image, pod_spec, records
 from devaipod_web.runs.supervisor.records import View
 from devaipod_web.runs.supervisor.work import blocking
-from pods import agents
+from pods import agents, command
 from pods.agents import AgentProfile
 from pods.backend import ContainerBackend
+from pods.causes import quoted
 from pods.devcontainer import DevcontainerPlan
-from pods.errors import BackendError, BackendUnavailable, ImageMissing
+from pods.errors import BackendError, BackendUnavailable
+from pods.findings import CODES, Finding, finding, of_backend
 from pods.spec import AGENT, ImageInfo, Limits, PodSpec, PullProgress
 
 MIRROR_SECONDS = 600.0
@@ -51,12 +54,11 @@ PROGRESS_SECONDS = 2.0
 
 
 class StepFailed(Exception):
-    """A step of starting ended for good. `reason` and `next_step` are shown on the run."""
+    """A step of starting ended for good. What was found is shown on the run."""
 
-    def __init__(self, reason: str, next_step: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.next_step = next_step
+    def __init__(self, found: Finding) -> None:
+        super().__init__(found.message)
+        self.finding = found
 
 
 class Starter:
@@ -91,9 +93,7 @@ class Starter:
     async def _plan_of(self, run: Run) -> DevcontainerPlan:
         if self._plan is not None and self._plan[0] == run.base_commit:
             return self._plan[1]
-        plan = await blocking(
-            image.plan, run.project, run.base_commit, workspace=workspace_path(run)
-        )
+        plan = await blocking(image.plan_of, run, workspace=workspace_path(run))
         for text in plan.warnings:
             await db.write(note, run.pk, "warning", text)
         self._plan = (run.base_commit, plan)
@@ -151,10 +151,9 @@ class Starter:
         run = view.run
         async with self._step(run, pod, "pod", "Made the pod", CREATE_SECONDS):
             if not tokens_are_there(pod.name):
-                raise StepFailed(
-                    "The tokens of this attempt are gone from the disk.",
-                    "Prompt the run again: a new attempt gets new ones.",
-                )
+                words = "The tokens of this attempt are gone from the disk."
+                step = "Prompt the run again: a new attempt gets new ones."
+                raise StepFailed(finding("run-failed", words, next_step=step))
             await blocking(sockets.link_pod, pod.key)
             spec = await self._spec(run, pod)
             state = await self.backend.create_pod(spec)
@@ -177,28 +176,14 @@ class Starter:
         cloned = (ready - since).total_seconds() if since else 0.0
         await db.write(records.agent_started, view.run.pk, pod.pk, cloned=cloned, started=started)
 
-    def late(self, view: View, pod: RunPod) -> StepFailed | None:
-        """What took too long in `starting`, or None. Only looks at stamps in the database."""
-        now = view.now
-        made = step_time(pod, "pod")
-        if pod.session_at is not None or made is None:
+    async def late(self, view: View, pod: RunPod) -> StepFailed | None:
+        """What took too long in `starting`, or None."""
+        found = _late(view, pod)
+        if found is None:
             return None
-        if pod.connected_at is None:
-            return _late_after(
-                now, made, CONNECT_SECONDS, "the sidecar did not reach the gateway",
-                "Look at the sidecar's log; is the gateway's socket there? `devaipod doctor` says.",
-            )  # fmt: skip
-        if pod.workspace_ready_at is None:
-            return _late_after(
-                now, pod.connected_at, CLONE_SECONDS, "the clone of the repository did not end",
-                "Is the repository very large? Look at the sidecar's log.",
-            )  # fmt: skip
-        if pod.agent_started_at is None:
-            return None
-        return _late_after(
-            now, pod.agent_started_at, SESSION_SECONDS, "the agent opened no session",
-            "Look at the agent's log: it may wait for something that it can't reach.",
-        )  # fmt: skip
+        container = CODES[found[0]].container
+        lines = await diagnosis.last_lines(self.backend, pod.name, container)
+        return StepFailed(finding(found[0], f"{found[1]}{quoted(lines)}"))
 
     # --- steps ------------------------------------------------------------------------------------------------
 
@@ -217,21 +202,15 @@ class Starter:
             async with asyncio.timeout(seconds):
                 yield said
         except TimeoutError as error:
-            raise StepFailed(
-                f"The step “{name}” did not end within {seconds / 60:.0f} minutes.",
-                "Look at the server's log and at `devaipod doctor`, then prompt the run again.",
-            ) from error
+            words = f"The step “{name}” did not end within {seconds / 60:.0f} minutes."
+            raise StepFailed(finding("step-timed-out", words)) from error
         except ForgeError as error:
-            raise StepFailed(error.message, error.next_step) from error
+            found = finding("upstream-failed", error.message, next_step=error.next_step)
+            raise StepFailed(found) from error
         except BackendUnavailable:
             raise
-        except ImageMissing as error:
-            raise StepFailed(
-                error.message,
-                error.next_step or "Name an image that exists in the project's settings.",
-            ) from error
         except BackendError as error:
-            raise StepFailed(error.message, error.next_step) from error
+            raise StepFailed(of_backend(error)) from error
         await db.write(
             records.finish_step,
             run.pk,
@@ -259,7 +238,7 @@ def facts(
         image=pod.image,
         user=plan.user or info.user,
         home=home_of(info, plan.user),
-        argv=agents.entry_argv(profile, lifecycle=plan.lifecycle),
+        argv=entry(run, profile, plan),
         workspace=workspace,
         sidecar_image=settings.SIDECAR_IMAGE,
         token_dir=home.pod_token_dir(pod.name),
@@ -268,8 +247,23 @@ def facts(
         workspace_bytes=project.workspace_bytes,
         workspace_inodes=project.workspace_inodes,
         env=agents.agent_env(
-            profile, model=run.model, policy=run.permission_policy, extra=plan.env
+            profile,
+            model=run.model,
+            policy=run.permission_policy,
+            extra={**plan.env, **run.env},
         ),
+    )
+
+
+def entry(run: Run, profile: AgentProfile, plan: DevcontainerPlan) -> tuple[str, ...]:
+    """What the agent's container executes: the profile's agent, or the run's own command."""
+    if profile.speaks_acp:
+        return agents.entry_argv(profile, lifecycle=plan.lifecycle)
+    return command.entry_argv(
+        run.argv,
+        workdir=run.workdir or workspace_path(run),
+        interactive=run.interactive,
+        before=agents.lifecycle_lines(plan.lifecycle),
     )
 
 
@@ -283,10 +277,9 @@ def profile_of(run: Run) -> AgentProfile:
     """The run's agent profile. Raises StepFailed for one that this version does not have."""
     profile = agents.PROFILES.get(run.agent)
     if profile is None:
-        raise StepFailed(
-            f"There is no agent called {run.agent!r}.",
-            f"Choose one of: {', '.join(sorted(agents.PROFILES))}.",
-        )
+        step = f"Choose one of: {', '.join(sorted(agents.PROFILES))}."
+        words = f"There is no agent called {run.agent!r}."
+        raise StepFailed(finding("agent-missing", words, next_step=step))
     return profile
 
 
@@ -325,9 +318,22 @@ def step_time(pod: RunPod, step: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _late_after(
-    now: datetime, since: datetime, seconds: float, what: str, next_step: str
-) -> StepFailed | None:
-    if now - since < timedelta(seconds=seconds):
+def _late(view: View, pod: RunPod) -> tuple[str, str] | None:
+    """(code, sentence) of what took too long, or None. Only looks at stamps in the database."""
+    made = step_time(pod, "pod")
+    if pod.session_at is not None or made is None:
         return None
-    return StepFailed(f"Gave up after {seconds:.0f} seconds: {what}.", next_step)
+    if pod.connected_at is None:
+        since, seconds = made, CONNECT_SECONDS
+        code, what = "gateway-unreachable", "the sidecar did not reach the gateway"
+    elif pod.workspace_ready_at is None:
+        since, seconds = pod.connected_at, CLONE_SECONDS
+        code, what = "clone-failed", "the clone of the repository did not end"
+    elif pod.agent_started_at is not None:
+        since, seconds = pod.agent_started_at, SESSION_SECONDS
+        code, what = "agent-silent", "the agent opened no session"
+    else:
+        return None
+    if view.now - since < timedelta(seconds=seconds):
+        return None
+    return code, f"Gave up after {seconds:.0f} seconds: {what}."

@@ -1,4 +1,4 @@
-"""How the supervisor of this process is: shown by `status` and on the services' line."""
+"""How the supervisor of this process is: read by the service `supervisor` (`health/checks/loops.py`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class ServiceStatus:
     """`last_beat` is when the loop last went round; `last_error` what it last could not do, and when."""
 
     running: bool = False
+    started_at: datetime | None = None
     owner: str = ""
     last_beat: datetime | None = None
     lag_seconds: float = 0.0

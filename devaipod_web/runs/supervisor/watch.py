@@ -14,6 +14,7 @@ from django.conf import settings
 from devaipod_web.runs.models import Run, RunCommand, RunEvent, RunPod, Turn
 from devaipod_web.runs.services.commands import OPEN
 from devaipod_web.runs.states import State
+from pods.command import COMMAND
 from pods.sidecar.protocol import CommandKind, EventKind
 from pods.spec import AGENT, SIDECAR, Phase, PodState
 
@@ -33,6 +34,7 @@ class What(StrEnum):
     END_CANCELLED = "end_cancelled"
     LOST = "lost"
     AGENT_ENDED = "agent_ended"
+    COMMAND_ENDED = "command_ended"
     STAGE = "stage"
     NOT_STAGED = "not_staged"
     STUCK = "stuck"
@@ -54,6 +56,7 @@ class Facts:
     turn_ended_at: datetime | None
     turn_staged: bool
     prompts_wait: bool
+    is_command: bool = False
 
 
 def facts_of(run: Run, pod: RunPod, now: datetime) -> Facts:
@@ -73,11 +76,15 @@ def facts_of(run: Run, pod: RunPod, now: datetime) -> Facts:
         turn_ended_at=turn.ended_at if turn else None,
         turn_staged=turn is not None and turn.staged_at is not None,
         prompts_wait=prompts.exists(),
+        is_command=run.agent == COMMAND,
     )
 
 
 def decide(facts: Facts, pod: PodState | None) -> What:
     """What is to be done. `pod` is None when the backend has no such pod (confirmed, not merely unseen)."""
+    if facts.is_command and facts.turn_ended_at is not None and facts.turn_staged:
+        # All is said and done: what became of the pod since does not change how it ended.
+        return What.COMMAND_ENDED
     if facts.deadline_at is not None and facts.deadline_at <= facts.now:
         return What.TIME_OUT
     if pod is None or _phase(pod, SIDECAR) is not Phase.RUNNING:
@@ -96,6 +103,12 @@ def decide(facts: Facts, pod: PodState | None) -> What:
         return What.NOTHING
     if facts.turn_ended_at is not None and not facts.prompts_wait and not facts.turn_staged:
         return _unstaged(facts)
+    # A command says nothing while it runs: what it writes is its log.
+    return What.NOTHING if facts.is_command else _silence(facts)
+
+
+def _silence(facts: Facts) -> What:
+    """Whether there have been no news for so long that somebody should be told."""
     if facts.is_stuck or facts.last_event_at is None:
         return What.NOTHING
     return What.STUCK if facts.now - facts.last_event_at >= settings.STUCK_AFTER else What.NOTHING
@@ -113,6 +126,9 @@ def _after_exit(facts: Facts, pod: PodState) -> What:
         return What.NOTHING
     if facts.turn_ended_at is not None and not facts.turn_staged and not facts.prompts_wait:
         return _unstaged(facts)
+    if facts.is_command and facts.turn_started and _phase(pod, SIDECAR) is Phase.RUNNING:
+        # Its sidecar knows how it ended, and says so as soon as it reaches the gateway, after however long an absence of ours.
+        return _silence(facts)
     return What.AGENT_ENDED
 
 
@@ -138,6 +154,8 @@ def what_it_waits_for(run: Run, pod: RunPod, *, connected: bool | None) -> str:
                 if row.payload.get("status") in ("completed", "failed"):
                     return "the model's answer"
                 return f"the tool {_title(run, row)}"[:300]
+            case EventKind.TURN_STARTED if run.agent == COMMAND:
+                return "the sidecar, which says how the command ended"
             case EventKind.MESSAGE | EventKind.THOUGHT | EventKind.TURN_STARTED | EventKind.PLAN:
                 return "the model's answer"
             case EventKind.TURN_ENDED:

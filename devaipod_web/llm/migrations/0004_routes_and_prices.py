@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('llm', '0002_initial'),
+        ('llm', '0003_calls_outlive_their_run'),
         ('projects', '0001_initial'),
     ]
 

@@ -1,0 +1,1 @@
+"""How each service is asked, and what a restart of it does: one file a service."""

@@ -1,0 +1,27 @@
+"""A question to a Unix socket, in HTTP, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+MAX_BYTES = 64 * 1024
+
+
+async def get(path: Path, target: str, *, host: str = "localhost") -> tuple[int, bytes]:
+    """Status and body of `GET target` at a Unix socket. Raises OSError when nobody answers there, ValueError when it is no HTTP."""
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_BYTES)
+    try:
+        request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        await writer.drain()
+        answer = await reader.read(MAX_BYTES)
+        while len(answer) < MAX_BYTES and (more := await reader.read(MAX_BYTES - len(answer))):
+            answer += more
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/"):
+        raise ValueError("it does not speak HTTP")
+    return int(words[1]), body

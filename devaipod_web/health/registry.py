@@ -1,0 +1,30 @@
+"""The one table of services: which kind of process looks after which. A new one is a line here and a file in `checks/`."""
+
+from __future__ import annotations
+
+from devaipod_web.health.checks import database, listeners, loops, podman, providers, staging
+from devaipod_web.health.contract import Source
+
+SOURCES: tuple[Source, ...] = (
+    Source("web", listeners.web),
+    Source("gateway", listeners.gateway),
+    Source("supervisor", loops.supervisor),
+    Source("supervisor", loops.deliveries),
+    Source("supervisor", podman.service),
+    Source("gateway", staging.forge),
+    Source("gateway", database.store),
+    Source("gateway", providers.each),
+)
+
+#: Services that are always listed, with their titles, also when no process says anything about them.
+ALWAYS: dict[str, str] = {
+    "web": "Web app and API",
+    "gateway": "Gateway",
+    "supervisor": "Supervisor",
+    "webhooks": "Webhook deliveries",
+    "podman": "podman's API service",
+    "staging": "Staging forge",
+    "database": "Database and event writer",
+}
+#: Of these the process itself is the service: nobody saying anything means that it does not run.
+PROCESSES = ("web", "gateway", "supervisor")

@@ -1,0 +1,205 @@
+"""Following a run: over broken connections, and what Ctrl-C does in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from devaipod_web.runs import events
+from devaipod_web.runs.models import Run
+from tests.cli.conftest import ROOT
+from tests.cli.test_verbs import end, wait_for_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+
+class Wire:
+    """The way to a server, which can be cut as a killed server cuts it: what is open breaks, and nobody listens."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._to = (host, int(port))
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._serve()
+
+    def _serve(self) -> None:
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._to)
+            self._open += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for side in (one, other):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._serve()
+
+
+def test_a_broken_stream_goes_on_from_the_last_event_without_gap_or_repeat(
+    environment, operator, project, server
+):
+    wire = Wire(server)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "devaipod_web.cli.main", "run", "payments", "Retry", "--json"],
+        env={**environment(operator), "DEVAIPOD_URL": wire.url},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    lines = [command.stdout.readline()]
+    run = wait_for_run()
+    events.record(run, "message", {"message_id": "m", "text": "before"})
+    while "before" not in lines[-1]:
+        lines.append(command.stdout.readline())
+    wire.cut()
+    events.record(run, "message", {"message_id": "m", "text": "meanwhile"})
+    time.sleep(1)
+    wire.mend()
+    while "meanwhile" not in lines[-1]:
+        lines.append(command.stdout.readline())
+    # Once more: the second break is as good as the first.
+    wire.cut()
+    end(run, "succeeded")
+    wire.mend()
+    rest, complaints = command.communicate(timeout=60)
+    found = [json.loads(line)["seq"] for line in [*lines, *rest.splitlines()]]
+    run.refresh_from_db()
+    assert found == list(range(1, run.last_seq + 1))
+    assert command.returncode == 0
+    assert complaints.count("connection to the server broke") == 2
+    assert complaints.count("Connected again.") == 2
+
+
+def test_events_go_on_from_a_cursor(alice, run):
+    for number in range(3):
+        events.record(run, "message", {"message_id": "m", "text": f"word {number} \x1b[2J"})
+    rows = [json.loads(line) for line in alice("events", run.key, "--json").stdout.splitlines()]
+    assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
+    later = alice("events", run.key, "--after", str(rows[-2]["seq"])).stdout
+    assert len(later.splitlines()) == 1
+    assert "word 2" in later
+    assert "\x1b" not in later
+    end(run, "failed")
+    followed = alice("events", run.key, "--follow", "--json")
+    assert followed.returncode == 0
+    assert json.loads(followed.stdout.splitlines()[-1])["payload"]["to"] == "failed"
+
+
+class Terminal:
+    """A command in a terminal of its own, and a person at it."""
+
+    def __init__(self, words: list[str], env: dict[str, str]) -> None:
+        self.seen = ""
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(ROOT)
+            os.execve(sys.executable, [sys.executable, "-m", "devaipod_web.cli.main", *words], env)
+
+    def types(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def shows(self, words: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while words not in self.seen:
+            assert time.monotonic() < deadline, self.seen
+            if select.select([self._fd], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self._fd, 65536).decode(errors="replace")
+                except OSError:
+                    break
+        assert words in self.seen, self.seen
+
+    def ends(self) -> int:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if select.select([self._fd], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    self.seen += os.read(self._fd, 65536).decode(errors="replace")
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                os.close(self._fd)
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(self.seen)
+
+
+@pytest.fixture
+def terminal(environment, operator, project) -> Terminal:
+    """`devaipod run` in a terminal, with its run at work and Ctrl-C just typed."""
+    env = {**environment(operator), "NO_COLOR": "1"}
+    made = Terminal(["run", "payments", "Retry"], env)
+    made.shows("Run ")
+    run = wait_for_run()
+    events.record(run, "message", {"message_id": "m", "text": "at work"})
+    made.shows("at work")
+    made.types("\x03")
+    made.shows("[d]etach")
+    return made
+
+
+def test_ctrl_c_asks_and_d_detaches(terminal):
+    terminal.types("d\n")
+    assert terminal.ends() == 130
+    assert "the run goes on" in terminal.seen
+    assert Run.objects.get().state == "queued"
+
+
+def test_a_second_ctrl_c_detaches(terminal):
+    terminal.types("\x03")
+    assert terminal.ends() == 130
+    assert Run.objects.get().state == "queued"
+
+
+def test_s_stops_the_run_and_the_command_ends_with_it(terminal):
+    terminal.types("s\n")
+    assert terminal.ends() == 11
+    assert Run.objects.get().state == "stopped"
+
+
+def test_c_goes_on_where_it_was_and_nonsense_is_asked_again(terminal):
+    terminal.types("x\n")
+    time.sleep(0.3)
+    terminal.types("c\n")
+    run = Run.objects.get()
+    events.record(run, "message", {"message_id": "n", "text": "further on"})
+    terminal.shows("further on")
+    end(run, "succeeded")
+    assert terminal.ends() == 0
+    assert terminal.seen.count("at work") == 1

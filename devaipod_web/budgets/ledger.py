@@ -60,7 +60,7 @@ T = TypeVar("T")
 #: How often totals and rows are written, limits looked at, and leases returned.
 BEAT_SECONDS = 1.0
 #: Rows that are written before the beat.
-BATCH_ROWS = 500
+BATCH_ROWS = 2000
 #: How long a request waits for room that others hold.
 PATIENCE_SECONDS = 60.0
 #: How often the journals of killed processes are looked for, and incidents closed whose window has ended.

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 
@@ -117,7 +118,7 @@ async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _http(request: Request, response: Response) -> None:
-    routes = [route for route in ROUTES if route.path.fullmatch(request.path)]
+    routes = _routes(request.path)
     if not routes:
         await response.error(404, _not_served(request.path), code="not-found")
         return
@@ -165,6 +166,11 @@ def _not_served(path: str) -> str:
     return "This path is not served here."
 
 
+@lru_cache(maxsize=1024)
+def _routes(path: str) -> tuple[Route, ...]:
+    return tuple(route for route in ROUTES if route.path.fullmatch(path))
+
+
 async def _run(route: Route, caller: Caller, request: Request, response: Response) -> None:
     place = (caller.run_id, route.room)
     if _under_way[place] >= route.at_once:
@@ -178,10 +184,9 @@ async def _run(route: Route, caller: Caller, request: Request, response: Respons
         return
     _under_way[place] += 1
     try:
-        with (
-            structlog.contextvars.bound_contextvars(run=caller.run_key, pod=caller.pod_name),
-            lives.while_token_lives(request.bearer),
-        ):
+        # Each request is a task with a context of its own: what is bound ends with it.
+        structlog.contextvars.bind_contextvars(run=caller.run_key, pod=caller.pod_name)
+        with lives.while_token_lives(request.bearer):
             await route.handler(caller, request, response)
     except ClientGone:
         return

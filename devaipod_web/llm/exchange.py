@@ -217,9 +217,9 @@ class Exchange:
             await response.json(200, demo_write.counted(form, said))
             return
         if said.hang:
-            await asyncio.sleep(upstream.FIRST_BYTE_SECONDS)
+            await asyncio.sleep(upstream.IDLE_SECONDS)
             raise ProviderSilent(
-                f"The scripted demo said nothing for {upstream.FIRST_BYTE_SECONDS} seconds, as the task asked.",
+                f"The scripted demo said nothing for {upstream.IDLE_SECONDS} seconds, as the task asked.",
                 next_step="Take the line `demo: hang` out of the task.",
             )
         self.first_byte = time.monotonic()

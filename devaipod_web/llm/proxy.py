@@ -29,7 +29,9 @@ from devaipod_web.llm.routing import RunView
 
 #: A request's body; a long conversation with pictures as data has a few megabytes.
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
-#: A body above this is paid for at a bounded rate (`pace`), and one that could hold too many values is refused.
+#: Models of one view of a run whose offers are remembered; agents use a few.
+MAX_REMEMBERED = 64
+#: Clients of another form, by the header that they always send.
 BY_HEADER = {"anthropic-version": "anthropic-messages"}
 
 Handler = Callable[[Caller, Request, Response], Awaitable[None]]
@@ -117,6 +119,10 @@ async def _body(caller: Caller, request: Request) -> Body:
 
 def _offers(run: RunView, form: Form, asked: Asked) -> tuple[Offer, ...]:
     """Who may answer, with prices. A fallback whose price is not known is passed over; the first one's must be."""
+    known = (form.name, asked.model, asked.price_context)
+    found: tuple[Offer, ...] | None = run.memo.get(known)
+    if found is not None:
+        return found
     offers: list[Offer] = []
     for candidate in routing.candidates(run, form, asked.model):
         to = candidate.upstream
@@ -133,6 +139,8 @@ def _offers(run: RunView, form: Form, asked: Asked) -> tuple[Offer, ...]:
                 raise
             continue
         offers.append(Offer(candidate, price, candidate.limit(settings.OUTPUT_LIMIT)))
+    if len(run.memo) < MAX_REMEMBERED:
+        run.memo[known] = tuple(offers)
     return tuple(offers)
 
 

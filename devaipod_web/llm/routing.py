@@ -5,8 +5,9 @@ Everything here is plain data and arithmetic; `snapshot` reads it from the datab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from devaipod_web.llm import globs
 from devaipod_web.llm.errors import NotConfigured
@@ -95,6 +96,8 @@ class RunView:
     providers: Mapping[str, Upstream]
     routes: tuple[RouteView, ...]
     overrides: tuple[Override, ...]
+    #: What was worked out from this view, by whoever did.
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def candidates(run: RunView, form: Form, asked: str) -> tuple[Candidate, ...]:

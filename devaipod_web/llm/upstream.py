@@ -34,8 +34,7 @@ from devaipod_web.llm.models import ProviderKind
 from devaipod_web.llm.routing import Upstream
 
 CONNECT_SECONDS = 10
-#: Longest wait for the first byte of an answer, and between two pieces of it.
-FIRST_BYTE_SECONDS = 120
+#: Longest wait for an answer to begin, and between two pieces of it.
 IDLE_SECONDS = 120
 MAX_ERROR_BYTES = 16 * 1024
 MAX_CONNECTIONS = 200
@@ -110,23 +109,22 @@ async def ask(
         **await credential(to),
     }
     try:
-        async with asyncio.timeout(FIRST_BYTE_SECONDS):
-            response = (
-                await _here()
-                .session(scheme)
-                .post(
-                    _parsed(url),
-                    data=body,
-                    headers=sent,
-                    allow_redirects=False,
-                    timeout=_timeouts(CONNECT_SECONDS, IDLE_SECONDS),
-                )
+        response = await (
+            _here()
+            .session(scheme)
+            .post(
+                _parsed(url),
+                data=body,
+                headers=sent,
+                allow_redirects=False,
+                timeout=_timeouts(CONNECT_SECONDS, IDLE_SECONDS),
             )
+        )
     except aiohttp.ConnectionTimeoutError as error:
         raise _unreachable(to, error) from error
     except TimeoutError as error:
         raise ProviderSilent(
-            f"The provider {to.name} did not answer within {FIRST_BYTE_SECONDS} seconds.",
+            f"The provider {to.name} did not answer within {IDLE_SECONDS} seconds.",
             next_step="The agent may try again; if it stays silent, look at the provider's status page.",
         ) from error
     except (aiohttp.ClientError, OSError, ForgeError) as error:

@@ -107,7 +107,7 @@ async def test_a_stream_that_goes_wrong_ends_with_an_error_event(
 async def test_a_provider_that_hangs_before_its_answer(
     gateway, pod, scripted, its_provider, spoken, monkeypatch
 ):
-    monkeypatch.setattr(upstream, "FIRST_BYTE_SECONDS", 0.3)
+    monkeypatch.setattr(upstream, "IDLE_SECONDS", 0.3)
     scripted.behaviour = "hang"
     status, body = await ask(gateway, pod, spoken, stream=True)
     assert status == 504

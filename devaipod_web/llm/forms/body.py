@@ -146,16 +146,14 @@ class Body:
         return (text[: self._top.start] + body + text[self._top.end :]).encode()
 
     def _put(self, node: _Node, key: Key, value: Any) -> None:
-        written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         node.children.pop(key, None)
         node.dropped.discard(key)
         item = node.items.get(key)
         if item is not None and item.value == value and type(item.value) is type(value):
             node.replaced.pop(key, None)
-        elif item is not None:
-            node.replaced[key] = written
-        else:
-            node.inserted[key] = written
+            return
+        written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        (node.inserted if item is None else node.replaced)[key] = written
 
     def _child(self, node: _Node, key: Key) -> _Node | None:
         if key in node.children:

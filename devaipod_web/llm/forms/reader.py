@@ -93,7 +93,7 @@ class AnswerReader:
         if self._rest:
             self._look(b"".join(self._rest))
             self._rest.clear()
-        for line in (self._first, self._last):
+        for line in (self._first, self._last) if self._first != self._last else (self._last,):
             value = _event(line)
             if value is not None:
                 self._form.usage(value, self.tokens)

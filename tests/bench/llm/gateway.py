@@ -71,7 +71,7 @@ async def serve(port: int) -> None:
     from devaipod_web import db
     from devaipod_web.budgets import ledger
     from devaipod_web.gateway.app import application
-    from devaipod_web.serve import _Server
+    from devaipod_web.parts import _Server
 
     stop, settled = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -154,13 +154,14 @@ class Exchange:
             while piece := await read():
                 if self.first_byte is None:
                     self.first_byte = time.monotonic()
-                    await response.start(200, [*STREAM_HEADERS, *_passed(answer)])
+                    await response.start(200, (*STREAM_HEADERS, *_passed(answer)))
                 reader.feed(piece)
                 await response.write(piece)
         except TimeoutError:
             broken = self._silent()
         except (aiohttp.ClientError, OSError):
             broken = self._broken()
+        reader.end()
         if broken is None and not reader.complete:
             broken = self._unfinished()
         if broken is None:

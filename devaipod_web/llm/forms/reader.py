@@ -1,15 +1,16 @@
 """Reads along an answer: token counts, errors, and whether it came to its end. The bytes pass whether or not they are understood.
 
-A stream has hundreds of pieces, and only one or two of them say what was used. So a piece is searched for a few marks (a search
-of bytes runs at memory's speed), and only a line with a mark is parsed. A mark has the quotes of a JSON name around it, which
-no string inside JSON can hold unescaped: what a model writes cannot look like one. A tool's arguments can where a form sends
-them as objects, so a line is read at its top and the last usage block wins.
+A stream has hundreds of pieces, and only the first and the last ones say what was used, that it ended, or that it failed. So
+those are kept and looked into when the stream has ended; the others are only counted. Even there just a line with a mark is
+parsed. A mark has the quotes of a JSON name around it, which no string inside JSON can hold unescaped: what a model writes cannot
+look like one. A tool's arguments can where a form sends them as objects, so a line is read at its top and the last block wins.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 #: One line of a stream may have this many bytes; a longer one passes but is not looked into.
 MAX_LINE_BYTES = 8 * 1024 * 1024
-#: So much of a stream is kept until its end, for an estimate where no counts came.
-SAMPLE_BYTES = 64 * 1024
+#: So much of a stream's beginning is kept: for what is said there, and for an estimate where no counts come.
+HEAD_BYTES = 16 * 1024
+#: So many pieces of its end are kept: there stand the counts, the end and the errors. A piece may be a single line.
+TAIL = 8
 #: Names under which events carry what the model said.
 WORDS = frozenset(
     {
@@ -46,7 +49,7 @@ class Marks:
 
 
 class AnswerReader:
-    """Feed it the pieces of one answer, then call `end`; `tokens` counts only after that."""
+    """Feed it the pieces of one answer, then call `end`; everything else counts only after that."""
 
     def __init__(self, form: Form, streamed: bool, *, counted: bool, size: int) -> None:
         self.tokens = Tokens(sent=estimate(size))
@@ -60,47 +63,50 @@ class AnswerReader:
         self._form = form
         self._marks = form.marks
         self._counted = counted
+        self._ended = False
+        #: What came of a line that has not ended yet.
         self._rest: list[bytes] = []
         self._rest_bytes = 0
-        self._first = b""
-        self._last = b""
         self._too_long = False
         self._bytes = 0
-        self._lines = 0
-        self._sample: list[bytes] = []
-        self._sample_bytes = 0
+        self._head: list[bytes] = []
+        self._head_bytes = 0
+        self._tail: deque[bytes] = deque(maxlen=TAIL)
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next bytes of a stream."""
-        cut = piece.rfind(b"\n") + 1
-        if not cut:
-            self._keep(piece)
-            return
-        lines = piece if cut == len(piece) else piece[:cut]
-        if self._rest or self._too_long:
-            lines = (
-                lines[lines.find(b"\n") + 1 :] if self._too_long else b"".join(self._rest) + lines
-            )
-            self._rest.clear()
-            self._rest_bytes = 0
-            self._too_long = False
-        if cut != len(piece):
-            self._keep(piece[cut:])
-        self._look(lines)
+        """Take the next bytes of a stream: whole lines are kept, a few from the beginning and a few from the end."""
+        if self._rest or self._too_long or piece[-1:] != b"\n":
+            piece = self._whole_lines(piece)
+            if not piece:
+                return
+        self._bytes += len(piece)
+        self._tail.append(piece)
+        if self._head_bytes < HEAD_BYTES:
+            self._head.append(piece)
+            self._head_bytes += len(piece)
 
     def end(self) -> None:
-        """The stream has ended; read what is left and settle the counts."""
+        """The stream has ended; read what was kept. Safe to repeat."""
+        if self._ended:
+            return
+        self._ended = True
         if self._rest:
-            self._look(b"".join(self._rest))
-            self._rest.clear()
-        for line in (self._first, self._last) if self._first != self._last else (self._last,):
-            value = _event(line)
+            self._tail.append(b"".join(self._rest))
+            self._head.append(self._tail[-1])
+        marks, tail = self._marks, tuple(self._tail)
+        self.recognised = any(mark in lines for lines in self._head for mark in marks.form)
+        self.complete = any(_has(lines, mark) for lines in tail for mark in marks.end)
+        self.error = next(filter(None, map(self._error, tail)), "")
+        first, last = self._usage(self._head, last=False), self._usage(reversed(tail), last=True)
+        for line in (first, last) if first != last else (last,):
+            value = _event(line) if line else None
             if value is not None:
                 self._form.usage(value, self.tokens)
-        self._first = self._last = b""
         if self.tokens.estimated:
             self.tokens.received = max(self.tokens.received, self._estimated())
         self.tokens.bounded()
+        self._head.clear()
+        self._tail.clear()
 
     def whole(self, data: bytes) -> bool:
         """Read an answer in one piece. False when it is not of this form; `error` has the words where it is an error."""
@@ -123,6 +129,23 @@ class AnswerReader:
         self.tokens.bounded()
         return self.recognised
 
+    def _whole_lines(self, piece: bytes) -> bytes:
+        """Up to the piece's last line break, after what was left of the pieces before; the rest is kept for the next one."""
+        cut = piece.rfind(b"\n") + 1
+        if not cut:
+            self._keep(piece)
+            return b""
+        lines = piece[:cut]
+        if self._too_long:
+            lines = lines[lines.find(b"\n") + 1 :]
+        elif self._rest:
+            lines = b"".join(self._rest) + lines
+        self._rest.clear()
+        self._rest_bytes, self._too_long = 0, False
+        if cut != len(piece):
+            self._keep(piece[cut:])
+        return lines
+
     def _keep(self, piece: bytes) -> None:
         if self._too_long or self._rest_bytes + len(piece) > MAX_LINE_BYTES:
             self._rest.clear()
@@ -131,41 +154,35 @@ class AnswerReader:
         self._rest_bytes += len(piece)
         self._rest.append(piece)
 
-    def _estimated(self) -> int:
-        """Tokens of what was received, from the share that words have in the first bytes of the stream; at least one an event."""
-        sample = b"".join(self._sample)
-        words = sum(_words(_event(line) or {}) for line in sample.splitlines())
-        share = words * self._bytes // max(len(sample), 1)
-        return max(self._lines, -(-share // CHARACTERS_PER_TOKEN))
+    def _usage(self, pieces: Iterable[bytes], *, last: bool) -> bytes:
+        """The first or last line with a usage block in the first of these pieces that has one; OpenAI says `"usage":null` else."""
+        mark = self._marks.usage
+        for lines in pieces:
+            at = lines.rfind(mark) if last else lines.find(mark)
+            while at >= 0:
+                if _opens_object(lines, at + len(mark)):
+                    return _line(lines, at)
+                at = lines.rfind(mark, 0, at) if last else lines.find(mark, at + 1)
+        return b""
 
-    def _look(self, lines: bytes) -> None:
-        marks = self._marks
-        self._bytes += len(lines)
-        if self._sample_bytes < SAMPLE_BYTES:
-            self._sample.append(lines)
-            self._sample_bytes += len(lines)
-        self._lines += lines.count(b"data:")
-        if not self.recognised:
-            self.recognised = any(mark in lines for mark in marks.form)
-        at = lines.rfind(marks.usage)
-        if at >= 0:
-            if not self._first:
-                first = lines.find(marks.usage)
-                if _opens_object(lines, first + len(marks.usage)):
-                    self._first = _line(lines, first)
-            while at >= 0 and not _opens_object(lines, at + len(marks.usage)):
-                at = lines.rfind(marks.usage, 0, at)
-            if at >= 0:
-                self._last = _line(lines, at)
-        if not self.complete:
-            self.complete = any(
-                mark in lines or (mark[:1] == b"\n" and lines.startswith(mark[1:]))
-                for mark in marks.end
-            )
-        for mark in marks.error:
+    def _error(self, lines: bytes) -> str:
+        for mark in self._marks.error:
             at = lines.find(mark)
-            if at >= 0 and not self.error:
-                self.error = error_words(_event(_line(lines, at)) or {})
+            if at >= 0 and (found := error_words(_event(_line(lines, at)) or {})):
+                return found
+        return ""
+
+    def _estimated(self) -> int:
+        """Tokens of what was received, by the words in the first bytes of the stream; at least one an event."""
+        head = b"".join(self._head)
+        words = sum(_words(_event(line) or {}) for line in head.splitlines())
+        parts = max(len(head), 1)
+        events = head.count(b"data:") * self._bytes // parts
+        return max(events, -(-words * self._bytes // parts // CHARACTERS_PER_TOKEN))
+
+
+def _has(lines: bytes, mark: bytes) -> bool:
+    return mark in lines or (mark[:1] == b"\n" and lines.startswith(mark[1:]))
 
 
 def _opens_object(lines: bytes, at: int) -> bool:

@@ -10,10 +10,12 @@ from ninja import NinjaAPI, Router
 from devaipod_web import __version__
 from devaipod_web.api import pods as api_pods
 from devaipod_web.api import (
+    prices,
     problems,
     providers,
     retention,
     reviews,
+    routes,
     runs,
     services,
     status,
@@ -56,6 +58,8 @@ api.add_router("/services", services.router)
 api.add_router("", services.installation_router)
 api.add_router("/projects", api_projects.router)
 api.add_router("/providers", providers.router)
+api.add_router("/routes", routes.router)
+api.add_router("/prices", prices.router)
 api.add_router("/runs", runs.router)
 api.add_router("/pods", api_pods.router)
 api.add_router("/reviews", reviews.router)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
 
-from devaipod_web.budgets.money import PICO
+from devaipod_web.budgets.money import PICO, PLACES
 
 MILLION = 10**6
 
@@ -80,6 +80,11 @@ class ModelPrice:
 def pico_a_token(usd_a_million: Decimal) -> int:
     """US dollars a million tokens as pico a token, rounded up."""
     return int((usd_a_million * (PICO // MILLION)).to_integral_value(ROUND_CEILING))
+
+
+def usd_a_million(pico_a_token: int) -> Decimal:
+    """Pico a token as US dollars a million tokens, without zeros at the end."""
+    return Decimal(pico_a_token * MILLION).scaleb(-PLACES).normalize()
 
 
 #: What the scripted demo costs.

@@ -51,7 +51,7 @@ VERBS: dict[str, list[str]] = {
 #: Verbs of this host, which need no server, or have tests of their own where they set one up.
 OF_THE_HOST = {"serve", "migrate", "down", "clean", "doctor", "sign-in-link", "demo", "completion"}
 #: Verbs of others, with tests of their own.
-ELSEWHERE = {"attach", "debug", "diff", "gc-session", "pod", "webhook"}
+ELSEWHERE = {"attach", "debug", "diff", "gc-session", "pod", "provider", "webhook"}
 
 
 def verbs() -> Iterator[str]:

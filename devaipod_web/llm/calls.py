@@ -27,6 +27,7 @@ def store(rows: Iterable[CallRow]) -> None:
     LlmCall.objects.bulk_create(made, batch_size=200)
     by_run: dict[int, list[LlmCall]] = {}
     for call in made:
+        assert call.run_id is not None
         by_run.setdefault(call.run_id, []).append(call)
     # Read and added here: SQLite would add decimals as floating-point numbers.
     for run in Run.objects.select_for_update().filter(pk__in=by_run).order_by("pk"):

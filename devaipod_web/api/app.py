@@ -8,8 +8,8 @@ from django.http import HttpRequest
 from ninja import NinjaAPI, Router
 
 from devaipod_web import __version__
-from devaipod_web.api import pods as api_pods
 from devaipod_web.api import (
+    budgets,
     prices,
     problems,
     providers,
@@ -23,6 +23,7 @@ from devaipod_web.api import (
     usage,
     webhooks,
 )
+from devaipod_web.api import pods as api_pods
 from devaipod_web.api import projects as api_projects
 from devaipod_web.api.bodies import StrictParser
 from devaipod_web.api.openapi import document
@@ -64,6 +65,8 @@ api.add_router("/runs", runs.router)
 api.add_router("/pods", api_pods.router)
 api.add_router("/reviews", reviews.router)
 api.add_router("/usage", usage.router)
+api.add_router("/budgets", budgets.router)
+api.add_router("/incidents", budgets.incidents_router)
 api.add_router("/tokens", tokens.router)
 api.add_router("/webhooks", webhooks.router)
 api.add_router("/deliveries", webhooks.deliveries_router)

@@ -47,6 +47,7 @@ TAGS = {
     "reviews": "What runs staged: read, promote, reject.",
     "webhooks": "Addresses that are told what happens, and what was sent to them.",
     "usage": "What the calls to models came to.",
+    "budgets": "What may be spent, what was, and the incidents that wait for a manager.",
     "tokens": "API tokens of the caller's own.",
     "retention": "What is kept of ended runs, and for how long.",
 }

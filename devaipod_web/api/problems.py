@@ -20,6 +20,7 @@ from ninja.errors import HttpError, ValidationError
 from ninja.errors import ValidationError as RequestInvalid
 
 from devaipod_web.accounts.errors import AccountError
+from devaipod_web.budgets.errors import BudgetError, InvalidBudget
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.health.errors import HealthError
 from devaipod_web.llm.price_rows import InvalidPrice
@@ -106,6 +107,7 @@ ROOTS: tuple[type[Exception], ...] = (
     InvalidPrice,
     WebhookError,
     HealthError,
+    BudgetError,
 )
 
 
@@ -144,7 +146,13 @@ def _told(request: HttpRequest, error: Any) -> HttpResponse:
     told: _Told = error
     more: dict[str, Any] = dict(getattr(error, "more", {}))
     if isinstance(
-        error, InvalidProject | InvalidProvider | InvalidRoute | InvalidPrice | InvalidWebhook
+        error,
+        InvalidProject
+        | InvalidProvider
+        | InvalidRoute
+        | InvalidPrice
+        | InvalidWebhook
+        | InvalidBudget,
     ):
         more["errors"] = [{"field": name, "detail": text} for name, text in error.errors.items()]
     if isinstance(error, TicksMissing):

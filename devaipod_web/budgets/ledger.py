@@ -292,6 +292,9 @@ class Ledger:
         self._fence = time.monotonic() + FENCE_SECONDS
         for view in taken.views:
             self._book.see(view, self._clock())
+        if len(taken.views) < len(asks):
+            self._book.bindings.clear()  # a budget went with its run or project
+            return _Looked()
         for window_id, block in taken.granted.items():
             self._book.granted(window_id, block)
         return _Looked() if taken.granted or not asks else self._looked(binding, need)
@@ -360,6 +363,9 @@ class Ledger:
             if time.monotonic() - self._swept > (BEAT_SECONDS if self._waiting else SWEEP_SECONDS):
                 await self._sweep()
                 self._swept = time.monotonic()
+        except (DatabaseError, OSError, LedgerUnavailable) as error:
+            log.error("budgets.not_written", error=str(error), rows=len(self._rows))
+            return False
         except Exception:
             # Whatever it is: leases hold the limits, and the journal what is not written yet.
             log.exception("budgets.not_written", rows=len(self._rows))

@@ -41,12 +41,12 @@ def store(rows: Sequence[CallRow]) -> None:
 def spent_since(budget: Budget, start: datetime) -> tuple[int, int, int]:
     """What a new budget would have counted from `start` until now: pico US dollars, tokens, requests.
 
-    Of scopes whose calls cannot be told apart any more nothing is known.
+    What runs that were deleted had spent counts, but not for a token: their calls do not name it.
     """
     of = {
         Scope.INSTALLATION: Q(),
-        Scope.PROJECT: Q(run__project_id=budget.project_id),
-        Scope.PERSON: Q(run__owner_id=budget.person_id),
+        Scope.PROJECT: Q(run__project_id=budget.project_id) | Q(project_id=budget.project_id),
+        Scope.PERSON: Q(run__owner_id=budget.person_id) | Q(owner_id=budget.person_id),
         Scope.TOKEN: Q(run__token_id=budget.token_id),
         Scope.RUN: Q(run_id=budget.run_id),
     }[Scope(budget.scope)]

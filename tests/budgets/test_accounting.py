@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 
 from devaipod_web.budgets import journal, leases, recover
 from devaipod_web.budgets.accounts import Binding, Book, parts
-from devaipod_web.budgets.ledger import Amount, Payer
+from devaipod_web.budgets.ledger import Amount, CallRow, Payer
 from devaipod_web.budgets.models import (
     Budget,
     BudgetLease,
@@ -204,7 +204,7 @@ class Accounting(RuleBasedStateMachine):
 
     def settle_at(self, charge: Charge, actual: Amount) -> None:
         process = charge.process
-        row = {
+        row: CallRow = {
             "run_id": charge.payer.run_id,
             "provider_kind": "t",
             "model": "m",
@@ -365,20 +365,25 @@ def machine(run: Run, other: Run) -> type[Accounting]:
     return type("Machine", (Accounting,), {"run": run, "other": other})
 
 
-def drive(run: Run, **options: int) -> None:
+def drive(run: Run, *, examples: int, steps: int) -> None:
     other = Run.objects.create(
         project=run.project, owner=run.owner, title="o", task="o", agent="opencode", wall_seconds=60
     )
     run_state_machine_as_test(
         machine(run, other),
-        settings=settings(deadline=None, suppress_health_check=list(HealthCheck), **options),
+        settings=settings(
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            max_examples=examples,
+            stateful_step_count=steps,
+        ),
     )
 
 
 def test_no_interleaving_passes_a_limit_or_counts_anything_twice(run):
-    drive(run, max_examples=25, stateful_step_count=12)
+    drive(run, examples=25, steps=12)
 
 
 @pytest.mark.slow
 def test_no_interleaving_does_so_however_long_one_looks(run):
-    drive(run, max_examples=100, stateful_step_count=30)
+    drive(run, examples=100, steps=30)

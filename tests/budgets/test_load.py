@@ -107,7 +107,8 @@ class Installation:
 
     def totals(self) -> dict[str, Any]:
         """How the window stands, and what the calls' rows sum up to, in pico."""
-        return self.run(TOTALS)
+        found: dict[str, Any] = self.run(TOTALS)
+        return found
 
 
 SET_UP = """
@@ -166,7 +167,8 @@ def installation(request, tmp_path) -> Iterator[Installation]:
 def ended(process: subprocess.Popen[str]) -> dict[str, int]:
     out, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors[-4000:]
-    return json.loads(out.splitlines()[-1])
+    said: dict[str, int] = json.loads(out.splitlines()[-1])
+    return said
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "devaipod_web.settings")
 async def spend(*, payer: list[int], tasks: int, worst: int, share: float, seed: int) -> dict:
     """Run `tasks` agents at once until each is refused. A request costs at random up to `share` of the worst case, which is reserved."""
     from devaipod_web import db, home
-    from devaipod_web.budgets.ledger import Amount, OverBudget, Payer, current
+    from devaipod_web.budgets.ledger import Amount, CallRow, OverBudget, Payer, current
     from devaipod_web.budgets.money import usd
 
     dice = random.Random(seed)
@@ -45,7 +45,7 @@ async def spend(*, payer: list[int], tasks: int, worst: int, share: float, seed:
                 return
             await asyncio.sleep(dice.random() * 0.01)
             cost = int(worst * share * dice.random()) // GRAIN * GRAIN
-            row = {
+            row: CallRow = {
                 "run_id": who.run_id,
                 "provider_kind": "t",
                 "model": "m",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ninja import Field, Schema
 
 from devaipod_web.api.paperclip import PaperclipIn
-from devaipod_web.api.schemas.common import Body, Money, RunState, doc, optional
+from devaipod_web.api.schemas.common import Body, Money, RunState, amount, doc, optional
 from devaipod_web.api.schemas.projects import DEMO_LABEL, Policy
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
@@ -90,6 +90,17 @@ class RunIn(CommandIn, Labelled, PaperclipIn):
         3600,
         ge=MIN_WALL_SECONDS,
         le=MAX_WALL_SECONDS,
+    )
+    budget_usd: str | None = amount(
+        "What it may spend on models, in US dollars; null, or more than the project allows: as the project says.",
+        "2.50",
+        None,
+    )
+    budget_requests: int | None = optional(
+        "How many requests it may send to models; null, or more than the project allows: as the project says.",
+        200,
+        ge=1,
+        le=1_000_000,
     )
 
 

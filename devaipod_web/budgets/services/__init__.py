@@ -2,6 +2,16 @@
 
 from devaipod_web.budgets.services.budget import create, remove, update
 from devaipod_web.budgets.services.incident import dismiss, stop_run
+from devaipod_web.budgets.services.resolve import resolve
 from devaipod_web.budgets.services.room import extend_once, raise_limit
 
-__all__ = ["create", "dismiss", "extend_once", "raise_limit", "remove", "stop_run", "update"]
+__all__ = [
+    "create",
+    "dismiss",
+    "extend_once",
+    "raise_limit",
+    "remove",
+    "resolve",
+    "stop_run",
+    "update",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -12,18 +12,13 @@ from django.utils import timezone
 from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.budgets import leases
 from devaipod_web.budgets.errors import BudgetError, BudgetExists, InvalidBudget
-from devaipod_web.budgets.models import SUBJECTS, Budget, BudgetWindow, Metric, Scope, Window, units
+from devaipod_web.budgets.limits import amount
+from devaipod_web.budgets.models import SUBJECTS, Budget, BudgetWindow, Metric, Scope, Window
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews import audit
 from devaipod_web.runs.models import Run
 from devaipod_web.runs.untrusted import text
 
-#: Highest limits: in pico, 9 million dollars nearly fill 64 bits.
-MAX_LIMIT = {
-    Metric.USD: Decimal(4_000_000),
-    Metric.TOKENS: Decimal(10**15),
-    Metric.REQUESTS: Decimal(10**12),
-}
 _SUBJECT_MODELS: dict[str, Any] = {
     Scope.PROJECT: Project,
     Scope.PERSON: User,
@@ -152,22 +147,6 @@ def current_window(budget: Budget) -> BudgetWindow:
     return leases.window_of(budget, timezone.now())
 
 
-def amount(metric: str, value: Any) -> int:
-    """Dollars, tokens or requests as units. Raises ValueError with a sentence."""
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise ValueError("It must be a number.") from None
-    if not number.is_finite() or number < 0:
-        raise ValueError("It must be a number from 0 on.")
-    most = MAX_LIMIT[Metric(metric)]
-    if number > most:
-        raise ValueError(f"It must be at most {most:,}.")
-    if metric != Metric.USD and number != number.to_integral_value():
-        raise ValueError("It must be a whole number.")
-    return units(metric, number)
-
-
 def _errors(*, scope: str, metric: str, window: str, subject: Any) -> dict[str, str]:
     errors = {}
     for name, value, choices in (
@@ -214,7 +193,7 @@ def _plain(budget: Budget) -> dict[str, Any]:
         "scope": budget.scope,
         "metric": budget.metric,
         "window": budget.window,
-        "limit": str(budget.limit_shown.normalize()),
+        "limit": f"{budget.limit_shown.normalize():f}",
         "soft_percent": budget.soft_percent,
         "enabled": budget.enabled,
         "note": budget.note,

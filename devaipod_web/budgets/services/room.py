@@ -8,10 +8,9 @@ from django.db import transaction
 
 from devaipod_web.accounts.models import User
 from devaipod_web.budgets.errors import InvalidBudget
+from devaipod_web.budgets.limits import MAX_LIMIT, amount
 from devaipod_web.budgets.models import Budget, BudgetExtension, BudgetWindow, How, Metric, units
 from devaipod_web.budgets.services.budget import (
-    MAX_LIMIT,
-    amount,
     current_window,
     live,
     named,
@@ -47,8 +46,8 @@ def raise_limit(
             target=named(budget),
             detail={
                 "budget": budget.key,
-                "from": str(before.normalize()),
-                "to": str(budget.limit_shown.normalize()),
+                "from": f"{before.normalize():f}",
+                "to": f"{budget.limit_shown.normalize():f}",
                 "note": note,
             },
         )

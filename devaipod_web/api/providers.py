@@ -55,6 +55,15 @@ def provider_create(request: HttpRequest, body: ProviderIn) -> Any:
     return Status(201, providers.save(caller(request), None, **body.model_dump()))
 
 
+@operation(router, "POST", "/reseal", operation_id="providers_reseal", response=ResealedOut)
+def providers_reseal(request: HttpRequest) -> reseal.Resealed:
+    """Seal the stored secrets anew.
+
+    With the first of the server's encryption keys, after which the others may go. What no key opens stays and is named.
+    """
+    return reseal.reseal(caller(request))
+
+
 @operation(router, "GET", "/{key}", operation_id="provider_get", response=ProviderOut)
 def provider_get(request: HttpRequest, key: str) -> Provider:
     """One provider."""
@@ -104,12 +113,3 @@ def provider_test(request: HttpRequest, key: str) -> tester.Tested:
     most some ten seconds.
     """
     return tester.test(find(key))
-
-
-@operation(router, "POST", "/reseal", operation_id="providers_reseal", response=ResealedOut)
-def providers_reseal(request: HttpRequest) -> reseal.Resealed:
-    """Seal the stored secrets anew.
-
-    With the first of the server's encryption keys, after which the others may go. What no key opens stays and is named.
-    """
-    return reseal.reseal(caller(request))

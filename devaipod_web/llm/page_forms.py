@@ -22,6 +22,7 @@ class ProviderForm(forms.Form):
     kind = forms.ChoiceField(
         label="Kind",
         choices=ProviderKind.choices,
+        required=False,
         help_text="Which wire forms it speaks: agents that speak another one cannot use it.",
     )
     base_url = forms.CharField(

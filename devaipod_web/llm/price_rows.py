@@ -55,7 +55,9 @@ def save(
             f"A pattern has 1 to {MAX_PATTERN} characters and no spaces; * is any characters, ? is one."
         )
     for name, optional in PARTS.items():
-        value = parts.get(name, Decimal(0) if name == "request" else None)
+        value = parts.get(name)
+        if value is None and name == "request":
+            value = Decimal(0)
         if value is None and not optional:
             errors[name] = "A price is needed here; 0 is one."
         elif value is not None and not (value.is_finite() and 0 <= value <= MAX_USD):
@@ -84,6 +86,7 @@ def save(
             )
     except IntegrityError:
         raise InvalidPrice({"pattern": f"There is such a price for {pattern} already."}) from None
+    row.refresh_from_db()  # as the database keeps it, with its digits
     return row
 
 

@@ -122,7 +122,7 @@ def _judge(to: Upstream, status: int, body: bytes, milliseconds: int) -> Tested:
         kind = str(ProviderKind(to.kind).label)
         return Tested(
             ok=False,
-            message=f"Something answers there, and not as {kind} does.",
+            message=f"Something answers there, and not as a provider of the kind {kind} does.",
             next_step=hint,
             milliseconds=milliseconds,
         )

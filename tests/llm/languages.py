@@ -56,13 +56,13 @@ class Chat:
     def error(self, status: int, words: str) -> dict[str, Any]:
         return {"error": {"message": words, "type": "invalid_request_error", "code": "its-own"}}
 
-    def text_of(self, body: bytes) -> str:
+    def text_of(self, body: bytes) -> Any:
         return json.loads(body)["choices"][0]["message"]["content"]
 
-    def words_of(self, error: dict[str, Any]) -> str:
+    def words_of(self, error: dict[str, Any]) -> Any:
         return error["error"]["message"]
 
-    def last_error(self, body: bytes) -> str:
+    def last_error(self, body: bytes) -> Any:
         return json.loads(events(body)[-1])["error"]["message"]
 
 
@@ -107,10 +107,10 @@ class Responses(Chat):
         response = self._response("failed") | {"error": {"code": "server_error", "message": words}}
         return sse({"type": "response.failed", "response": response}, named=True)
 
-    def text_of(self, body: bytes) -> str:
+    def text_of(self, body: bytes) -> Any:
         return json.loads(body)["output"][0]["content"][0]["text"]
 
-    def last_error(self, body: bytes) -> str:
+    def last_error(self, body: bytes) -> Any:
         failed, error = map(json.loads, events(body)[-2:])
         assert failed["type"] == "response.failed"
         assert error["type"] == "error"
@@ -163,15 +163,15 @@ class Messages(Chat):
     def error(self, status: int, words: str) -> dict[str, Any]:
         return {"type": "error", "error": {"type": "not_found_error", "message": words}}
 
-    def text_of(self, body: bytes) -> str:
+    def text_of(self, body: bytes) -> Any:
         return json.loads(body)["content"][0]["text"]
 
-    def words_of(self, error: dict[str, Any]) -> str:
+    def words_of(self, error: dict[str, Any]) -> Any:
         assert error["type"] == "error"
         assert error["error"]["type"].endswith("_error")
         return error["error"]["message"]
 
-    def last_error(self, body: bytes) -> str:
+    def last_error(self, body: bytes) -> Any:
         assert b"event: error\n" in body
         return self.words_of(json.loads(events(body)[-1]))
 
@@ -221,10 +221,10 @@ class Gemini(Chat):
     def error(self, status: int, words: str) -> dict[str, Any]:
         return {"error": {"code": status, "message": words, "status": "NOT_FOUND"}}
 
-    def text_of(self, body: bytes) -> str:
+    def text_of(self, body: bytes) -> Any:
         return json.loads(body)["candidates"][0]["content"]["parts"][0]["text"]
 
-    def words_of(self, error: dict[str, Any]) -> str:
+    def words_of(self, error: dict[str, Any]) -> Any:
         assert error["error"]["status"].isupper()
         return error["error"]["message"]
 

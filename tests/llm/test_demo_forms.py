@@ -54,7 +54,7 @@ class ResponsesAgent(Agent):
         item = {"type": "function_call_output", "call_id": key, "output": text}
         self.state["input"].append(item)
 
-    def gathered(self, stream: list[dict[str, Any]]) -> dict[str, Any]:
+    def gathered(self, stream: list[dict[str, Any]]) -> Any:
         assert [e["sequence_number"] for e in stream] == list(range(len(stream)))
         deltas = "".join(e["delta"] for e in stream if e["type"].endswith("arguments.delta"))
         last = stream[-1]
@@ -94,7 +94,7 @@ class MessagesAgent(ResponsesAgent):
         content = [block, {"type": "text", "text": REMINDER}]
         self.state["messages"].append({"role": "user", "content": content})
 
-    def gathered(self, stream: list[dict[str, Any]]) -> dict[str, Any]:
+    def gathered(self, stream: list[dict[str, Any]]) -> Any:
         assert stream[-1]["type"] == "message_stop"
         message = stream[0]["message"]
         pieces: dict[int, list[str]] = {}
@@ -150,7 +150,7 @@ class GeminiAgent(ResponsesAgent):
         part = {"functionResponse": response}
         self.state["contents"].append({"role": "user", "parts": [part]})
 
-    def gathered(self, stream: list[dict[str, Any]]) -> dict[str, Any]:
+    def gathered(self, stream: list[dict[str, Any]]) -> Any:
         parts = [part for e in stream for part in e["candidates"][0]["content"]["parts"]]
         assert stream[-1]["candidates"][0]["finishReason"] == "STOP"
         content = {"role": "model", "parts": parts}
@@ -182,7 +182,7 @@ def play(agent: ResponsesAgent, task: str, *, streamed: bool) -> str:
     raise AssertionError("the demo does not end")
 
 
-async def _stream(agent: ResponsesAgent, said: demo.Reply) -> dict[str, Any]:
+async def _stream(agent: ResponsesAgent, said: demo.Reply) -> Any:
     body = b"".join([piece async for piece in demo_write.stream(agent.form, said)])
     return agent.gathered([json.loads(event) for event in events(body)])
 

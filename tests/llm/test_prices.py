@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,8 +26,8 @@ def find(model, kind="openai", *, base_url="https://api.openai.com/v1", override
 
 
 def override(pattern, sent="1", received="2", **more):
-    values = {"is_ceiling": False, "of_project": False, **more}
-    money = {k: Decimal(v) if isinstance(v, str) else v for k, v in values.items()}
+    values: dict[str, Any] = {"is_ceiling": False, "of_project": False, **more}
+    money: dict[str, Any] = {k: Decimal(v) if isinstance(v, str) else v for k, v in values.items()}
     return Override(pattern, sent=Decimal(sent), received=Decimal(received), **money)
 
 

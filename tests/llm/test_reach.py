@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_responses_are_never_stored():
 
 
 OWN = {"type": "function", "name": "bash", "parameters": {}}
-FOREIGN_TOOLS = {
+FOREIGN_TOOLS: dict[str, list[Any]] = {
     "openai-chat": [{"type": t} for t in ("web_search", "code_interpreter", "mcp", None, 3)],
     "openai-responses": [
         *({"type": t} for t in ("web_search", "web_search_preview", "file_search", "mcp")),
@@ -101,7 +102,7 @@ FOREIGN_TOOLS = {
         3,
     ],
 }
-OWN_TOOLS = {
+OWN_TOOLS: dict[str, list[Any]] = {
     "openai-chat": [
         {"type": "function", "function": {"name": "bash"}},
         {"function": {"name": "x"}},
@@ -154,7 +155,9 @@ def test_a_choice_of_a_tool_that_is_gone_goes_with_it():
 
 
 def test_a_gemini_tool_of_both_kinds_keeps_what_is_its_own():
-    tools = [{"functionDeclarations": [{"name": "a"}], "googleSearch": {}, "urlContext": {}}]
+    tools: list[Any] = [
+        {"functionDeclarations": [{"name": "a"}], "googleSearch": {}, "urlContext": {}}
+    ]
     body, notes, _ = read("gemini", LANGUAGES["gemini"].request(tools=tools))
     assert body["tools"] == [{"functionDeclarations": [{"name": "a"}]}]
     assert len(notes) == 2
@@ -241,7 +244,7 @@ def test_a_count_of_tokens_hides_nothing():
     ):
         with pytest.raises(RequestRefused):
             read("gemini", {"generateContentRequest": inner}, count=True)
-    tools = {"contents": [], "tools": [{"googleSearch": {}}]}
+    tools: dict[str, Any] = {"contents": [], "tools": [{"googleSearch": {}}]}
     body, notes, _ = read("gemini", {"generateContentRequest": tools}, count=True)
     assert "tools" not in body["generateContentRequest"]
     assert len(notes) == 1

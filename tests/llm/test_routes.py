@@ -9,7 +9,6 @@ from decimal import Decimal
 import pytest
 
 from devaipod_web import db
-from devaipod_web.gateway import fresh
 from devaipod_web.llm import vault
 from devaipod_web.llm.models import Price, Provider, Route
 from devaipod_web.projects.models import Project
@@ -195,7 +194,7 @@ async def test_requests_do_not_wait_for_the_database(gateway, pod, scripted, acm
         await asyncio.sleep(0.5)
         return await real(fn, *args, **kwargs)
 
-    monkeypatch.setattr(fresh.db, "read", slow)
+    monkeypatch.setattr(db, "read", slow)
     took = []
     for _ in range(5):
         await asyncio.sleep(0.6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -109,12 +110,13 @@ async def test_a_missing_output_limit_is_set(gateway, pod, scripted, its_provide
 
 
 async def test_a_limit_that_is_there_stays(gateway, pod, scripted, its_provider, spoken):
-    limit = {
+    limits: dict[str, dict[str, Any]] = {
         "openai-chat": {"max_completion_tokens": 77},
         "openai-responses": {"max_output_tokens": 77},
         "anthropic-messages": {"max_tokens": 77},
         "gemini": {"generation_config": {"max_output_tokens": 77}},
-    }[spoken.name]
+    }
+    limit = limits[spoken.name]
     await ask(gateway, pod, spoken, **limit)
     sent = scripted.seen[0]
     assert {name: sent[name] for name in limit} == limit

@@ -121,7 +121,7 @@ def test_the_test_asks_for_the_models_with_the_key(manager, upstream):
     ("case", "credential", "says"),
     [
         ("ok", "wrong", "refuses the key"),
-        ("html", KEY, "not as an OpenAI-compatible"),
+        ("html", KEY, "not as a provider of the kind OpenAI-compatible"),
         ("redirect", KEY, "redirects are not followed"),
     ],
 )

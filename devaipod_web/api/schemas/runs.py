@@ -10,6 +10,7 @@ from ninja import Field, Schema
 from devaipod_web.api.paperclip import PaperclipIn
 from devaipod_web.api.schemas.common import Body, Money, RunState, amount, doc, optional
 from devaipod_web.api.schemas.projects import DEMO_LABEL, Policy
+from devaipod_web.llm import demo
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.services.command import (
@@ -144,7 +145,9 @@ class RunBrief(Schema):
 
     @staticmethod
     def resolve_provider_label(obj: Run) -> str:
-        return obj.provider.name if obj.provider else DEMO_LABEL
+        if obj.provider is None:
+            return DEMO_LABEL if obj.model == demo.MODEL else "routes"
+        return obj.provider.name
 
     @staticmethod
     def resolve_review(obj: Run) -> str | None:

@@ -13,7 +13,7 @@ from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.budgets.limits import amount
 from devaipod_web.budgets.run_limits import open_run
 from devaipod_web.health import drain
-from devaipod_web.llm import demo
+from devaipod_web.llm import demo, routes
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
@@ -76,7 +76,13 @@ def launch(
     if drain.since() is not None:
         raise Draining
     chosen = provider or project.provider
-    is_real = chosen is not None and chosen.kind != ProviderKind.DEMO
+    model = model or project.model
+    # A project that names no provider: routes decide by the model's name, else it is the demo.
+    is_real = (
+        chosen.kind != ProviderKind.DEMO
+        if chosen is not None
+        else bool(model) and routes.which(model, project) is not None
+    )
     try:
         with transaction.atomic():
             if unique_label:
@@ -89,7 +95,7 @@ def launch(
                 task=task,
                 agent=COMMAND if command is not None else agent or project.agent,
                 provider=chosen,
-                model=(model or project.model) if is_real else demo.MODEL,
+                model=model if is_real else demo.MODEL,
                 permission_policy=policy,
                 wall_seconds=wall,
                 idempotency_key=idempotency_key or None,

@@ -29,6 +29,7 @@ from devaipod_web.accounts import tokens
 from devaipod_web.accounts.models import User
 from devaipod_web.accounts.permissions import Role
 from devaipod_web.api.openapi import document
+from devaipod_web.budgets.models import Incident
 from devaipod_web.llm.models import Provider
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.services.refresh import refresh
@@ -199,6 +200,8 @@ def names_of(things: Things, user: User, provider: Provider) -> dict[str, list[s
         kinds |= {
             "projects": [things.project.slug, empty.slug],
             "providers": [provider.key, free.key],
+            "budgets": [row.key for row in things.budgets],
+            "incidents": [row.key for row in Incident.objects.order_by("pk")],
         }
         for operation in methods.values():
             found[operation["operationId"]] = kinds.get(path.split("/")[3], [])

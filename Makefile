@@ -38,7 +38,7 @@ check: ## ruff, mypy and the unit tests: under a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
 		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow" $(PYTEST)
 
-bench: setup ## The four figures of docs/develop/benchmarks.md
+bench: setup ## The figures of docs/develop/benchmarks.md
 	@$(HOST) bench
 
 fmt: ## Format the code

@@ -19,6 +19,7 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.http.request import validate_host  # noqa: E402
 
+from devaipod_web.accounts import callers  # noqa: E402
 from devaipod_web.gateway.http import Message, Receive, Scope, Send  # noqa: E402
 from devaipod_web.runs.routing import websocket_urlpatterns  # noqa: E402
 
@@ -62,7 +63,8 @@ class SameOrigin:
     """Lets a websocket through when its page came from this very server: scheme's host and port of Origin are the request's Host.
 
     Browsers send cookies along with a socket that any page opens, and a cookie does not know ports: a page on
-    another port of this host would pass a check of the host's name alone.
+    another port of this host would pass a check of the host's name alone. No page can send an `Authorization` header: a handshake
+    with one needs no Origin, and its cookies do not count.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -71,7 +73,13 @@ class SameOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the socket on, or refuse the handshake (403)."""
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if not allowed(headers.get(b"origin", ""), headers.get(b"host", "")):
+        is_bearer = callers.bearer(scope["headers"]) is not None
+        if is_bearer:
+            kept = [pair for pair in scope["headers"] if pair[0].lower() != b"cookie"]
+            scope = {**scope, "headers": kept}
+        origin = headers.get(b"origin")
+        needs_origin = origin is not None or not is_bearer
+        if needs_origin and not allowed(origin or "", headers.get(b"host", "")):
             await receive()
             await send({"type": "websocket.close", "code": 4403})
             return

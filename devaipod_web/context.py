@@ -9,7 +9,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from devaipod_web.accounts.permissions import ORDER, Role, role_of
+from devaipod_web.accounts.permissions import LEAST_ROLE, ORDER, Permission, Role, role_of
 from devaipod_web.health import drain, queries
 from devaipod_web.runs import overview
 
@@ -47,6 +47,11 @@ class Frame:
     def may_launch(self) -> bool:
         """Launch, prompt, answer, stop."""
         return self._at_least(Role.OPERATOR)
+
+    @property
+    def may_attach(self) -> bool:
+        """Have a terminal in a pod."""
+        return self._at_least(LEAST_ROLE[Permission.ATTACH])
 
     @property
     def may_review(self) -> bool:

@@ -37,6 +37,9 @@ SERVICES = ("web", "gateway", "supervisor")
 DEFAULT_PORT = 8000
 #: Ports tried after the first when none was asked for.
 MORE_PORTS = 100
+#: How long a busy thread keeps the interpreter from the others (Python's own is 5 ms). Log writers and readers are busy threads in a flood,
+#: and a page's request changes threads a dozen times.
+SWITCH_SECONDS = 0.0005
 #: A server in the background must be up within this time.
 START_SECONDS = 60
 
@@ -223,6 +226,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
 def _run(service: str, *, host: str, port: int | None) -> int:
     import uvloop
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     wanted = SERVICES if service == "all" else (service,)
     sock = _listen(host, port) if "web" in wanted else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

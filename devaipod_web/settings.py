@@ -179,6 +179,9 @@ HEALTH_SECONDS = _number("DEVAIPOD_HEALTH_SECONDS", 20)
 STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.
 MAX_ATTEMPTS = _number("DEVAIPOD_MAX_ATTEMPTS", 3)
+#: Terminals that one pod may have at once, and how long one may stand without a byte either way.
+MAX_TERMINALS = _number("DEVAIPOD_MAX_TERMINALS", 4)
+TERMINAL_IDLE = timedelta(seconds=_number("DEVAIPOD_TERMINAL_IDLE_SECONDS", 1800))
 KEEP_LOGS = timedelta(days=_number("DEVAIPOD_KEEP_LOGS_DAYS", 30))
 KEEP_DELIVERIES = timedelta(days=_number("DEVAIPOD_KEEP_DELIVERIES_DAYS", 30))
 KEEP_VOLUMES = timedelta(days=_number("DEVAIPOD_KEEP_VOLUMES_DAYS", 7))

@@ -16,7 +16,11 @@ class ExecSession(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Send input."""
+        """Send input; waits while the process takes none."""
+        ...
+
+    async def end_input(self) -> None:
+        """Say that no more input comes: without a terminal the process reads its end of file."""
         ...
 
     async def resize(self, rows: int, columns: int) -> None:
@@ -28,13 +32,13 @@ class ExecSession(Protocol):
         ...
 
     async def close(self) -> None:
-        """Drop the connection; safe to repeat."""
+        """Drop the connection at once, whatever is unsent; the process may go on. Safe to repeat."""
         ...
 
 
 class ContainerBackend(Protocol):
     """Where pods live. Every method is called from one event loop, concurrently for different pods, never
-    concurrently for the same pod except `pod`, `pods`, `logs` and `watch`, which may overlap with anything.
+    concurrently for the same pod except `pod`, `pods`, `logs`, `watch` and `exec`, which may overlap with anything.
     Any method may raise `BackendUnavailable`, and may then be repeated.
     """
 

@@ -55,6 +55,10 @@ class PodmanExec:
         self._writer.write(data)
         await self._writer.drain()
 
+    async def end_input(self) -> None:
+        """Close the sending half of the connection."""
+        self._writer.write_eof()
+
     async def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal's size, in characters."""
         await self._client.post(f"/exec/{self._id}/resize", params={"h": rows, "w": columns})
@@ -69,7 +73,8 @@ class PodmanExec:
 
     async def close(self) -> None:
         """Drop the connection; safe to repeat."""
-        self._writer.close()
+        # Not `close`: it would wait for a program that takes no input to take what is still to be written.
+        self._writer.transport.abort()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 

@@ -34,6 +34,7 @@ class Permission(StrEnum):
     SELF = "self"  # anyone signed in, about themselves
     VIEW = "view"
     LAUNCH = "launch"  # launch, prompt, answer, stop
+    ATTACH = "attach"  # a terminal in a pod's agent container
     REVIEW = "review"  # comment, reject, promote
     MANAGE = "manage"  # projects, providers, people, tokens of others
 
@@ -41,6 +42,7 @@ class Permission(StrEnum):
 LEAST_ROLE: dict[Permission, Role] = {
     Permission.VIEW: Role.VIEWER,
     Permission.LAUNCH: Role.OPERATOR,
+    Permission.ATTACH: Role.OPERATOR,
     Permission.REVIEW: Role.REVIEWER,
     Permission.MANAGE: Role.MANAGER,
 }
@@ -70,6 +72,8 @@ ROUTES: dict[str, Permission] = {
     "run_transcript": Permission.VIEW,
     "run_changes": Permission.VIEW,
     "run_logs": Permission.VIEW,
+    "run_terminal": Permission.ATTACH,
+    "run_terminal_live": Permission.ATTACH,
     "run_access": Permission.VIEW,
     "run_diagnostics": Permission.VIEW,
     "run_diagnostics_live": Permission.VIEW,
@@ -187,6 +191,7 @@ ROUTES: dict[str, Permission] = {
     "ws:run": Permission.VIEW,
     "ws:logs": Permission.VIEW,
     "ws:wakes": Permission.VIEW,
+    "ws:exec": Permission.ATTACH,
 }
 
 
@@ -228,6 +233,7 @@ REACH: dict[str, Reach] = {
     "api:run_events": Reach.RUN,
     "api:run_diagnostics": Reach.RUN,
     "api:pod_diagnostics": Reach.POD,
+    "ws:exec": Reach.POD,
     "api:pods_list": Reach.LIST,
     "api:pod_get": Reach.POD,
     "api:pod_logs": Reach.POD,

@@ -199,7 +199,9 @@ def _add_examples(schemas: Node, operation: Node) -> None:
     contents += [answer.get("content", {}) for answer in operation["responses"].values()]
     for content in contents:
         for media, described in content.items():
-            if media == "text/x-diff":
+            if media == "text/plain":
+                described["example"] = "listening on 127.0.0.1:8400\n"
+            elif media == "text/x-diff":
                 described["example"] = DIFF_EXAMPLE
             else:
                 described["example"] = example(schemas, described["schema"])

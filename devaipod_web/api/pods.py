@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
 from django.db.models import Q, QuerySet
@@ -14,13 +14,15 @@ from ninja.responses import Status
 from devaipod_web import db
 from devaipod_web.api import streams
 from devaipod_web.api.auth import caller
+from devaipod_web.api.problems import Problem
 from devaipod_web.api.reach import nothing
 from devaipod_web.api.routing import Order, operation, paged
 from devaipod_web.api.runs import command_of, diagnosed, launched
 from devaipod_web.api.schemas.common import MAX_CURSOR
 from devaipod_web.api.schemas.pods import DiagnosisOut, LogLineOut, PodDetail, PodOut
 from devaipod_web.api.schemas.runs import PodIn, PodMade, StopIn
-from devaipod_web.runs import diagnosis, logs, wake
+from devaipod_web.runs import diagnosis, logs, logs_hub, wake
+from devaipod_web.runs.log_records import StoredLine
 from devaipod_web.runs.models import RunPod
 from devaipod_web.runs.services.destroy import destroy_pod, stop_pod
 from pods.spec import AGENT
@@ -28,6 +30,9 @@ from pods.spec import AGENT
 router = Router(tags=["pods"])
 
 LINES_AT_ONCE = 1000
+#: And characters of them: a line may be as long as it likes, and a slow caller holds no more than this.
+CHARACTERS_AT_ONCE = 256 * 1024
+GAP_TEXT = "[lines before this one were discarded]\n"
 #: How soon a follower looks again while the log is quiet; a wake of the run makes it sooner.
 LOOK_EVERY_SECONDS = 0.25
 
@@ -188,6 +193,10 @@ class Window(Schema):
     follow: bool = Field(
         False, description="Go on with those that are still to come, until the pod is removed."
     )
+    format: Literal["ndjson", "text"] = Field(
+        "ndjson",
+        description="`text` is a plain text file to be saved: lines without numbers, times and streams.",
+    )
 
 
 @operation(
@@ -195,7 +204,8 @@ class Window(Schema):
     "GET",
     "/{name}/logs",
     operation_id="pod_logs",
-    media={streams.CONTENT_TYPE: LogLineOut},
+    media={streams.CONTENT_TYPE: LogLineOut, "text/plain": None},
+    problems=(410,),
 )
 def pod_logs(request: HttpRequest, name: str, window: Query[Window]) -> HttpResponseBase:
     """A container's log as NDJSON.
@@ -203,16 +213,32 @@ def pod_logs(request: HttpRequest, name: str, window: Query[Window]) -> HttpResp
     One record a line; `n` is the cursor: after a break ask again with `after` the last one, and nothing is lost and nothing
     comes twice. `gap` says that the container's log limit discarded lines before this one. With `follow` the stream goes on
     until the pod is removed and all of its lines are sent, or the caller's token, session or role ends. A blank line comes
-    every 15 quiet seconds; skip it. A pod that has ended is read from what was kept.
+    every 15 quiet seconds; skip it. A pod that has ended is read from what was kept. Logs are removed when the
+    installation keeps them no longer (410).
     """
     pod = find(name)
+    if pod.run.logs_pruned_at is not None:
+        raise Problem(
+            410,
+            "logs-removed",
+            "The logs of this run were removed to save room.",
+            next_step="The transcript is kept; DEVAIPOD_KEEP_LOGS_DAYS says how long logs are.",
+        )
     if window.container not in _containers(pod):
         raise nothing("log of a container", window.container)
     after = window.after
     if window.tail is not None:
         last = logs.last_number(pod.run.key, pod.name, window.container)
         after = max(after, last - window.tail)
-    return streams.respond(_lines(request, pod, window.container, after, follow=window.follow))
+    reader = logs.Reader(pod.run.key, pod.name, window.container, after=after)
+    is_text = window.format == "text"
+    response = streams.respond(_lines(request, pod, reader, window.follow, is_text=is_text))
+    if is_text:
+        response.headers["Content-Type"] = "text/plain; charset=utf-8"
+        response.headers["Content-Disposition"] = (
+            f'attachment; filename="{pod.name}-{window.container}.log"'
+        )
+    return response
 
 
 def _containers(pod: RunPod) -> set[str]:
@@ -222,27 +248,43 @@ def _containers(pod: RunPod) -> set[str]:
 
 
 async def _lines(
-    request: HttpRequest, pod: RunPod, container: str, after: int, *, follow: bool
+    request: HttpRequest, pod: RunPod, reader: logs.Reader, follow: bool, *, is_text: bool
 ) -> AsyncIterator[bytes]:
     guard = streams.Guard(request)
-    with wake.listening(pod.run.key) as woken:
-        while True:
-            ended = await db.read(_has_ended, pod.pk)
-            found = await asyncio.to_thread(
-                logs.read, pod.run.key, pod.name, container, after=after, limit=LINES_AT_ONCE
-            )
-            if found:
-                after = found[-1].n
-                yield streams.lines(line_document(line) for line in found)
-                guard.wrote()
-                if len(found) == LINES_AT_ONCE:
-                    continue
-            if not follow or ended or not await guard.counts():
-                return
-            if guard.blank_due():
-                yield b"\n"
-                guard.wrote()
-            await _soon(woken)
+    encode = _text if is_text else _documents
+    try:
+        with wake.listening(pod.run.key) as woken:
+            while True:
+                ended = not follow or await db.read(_has_ended, pod.pk)
+                while piece := await logs_hub.in_thread(_piece, reader, encode):
+                    yield piece
+                    guard.wrote()
+                    if not await guard.counts():
+                        return
+                if ended or not await guard.counts():
+                    return
+                if guard.blank_due() and not is_text:
+                    yield b"\n"
+                    guard.wrote()
+                await _soon(woken)
+    finally:
+        reader.close()
+
+
+def _piece(reader: logs.Reader, encode: Callable[[list[StoredLine]], bytes]) -> bytes:
+    """In a reader's thread: the next lines, encoded."""
+    return encode(reader.read(LINES_AT_ONCE, characters=CHARACTERS_AT_ONCE))
+
+
+def _documents(found: list[StoredLine]) -> bytes:
+    return streams.lines(line_document(line) for line in found)
+
+
+def _text(found: list[StoredLine]) -> bytes:
+    return "".join(
+        f"{GAP_TEXT if line.gap else ''}{line.text}{'' if line.partial else chr(10)}"
+        for line in found
+    ).encode("utf-8", "replace")
 
 
 async def _soon(woken: asyncio.Event) -> None:

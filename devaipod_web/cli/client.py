@@ -101,7 +101,7 @@ class Client:
         self, url: str = "", bearer: str = "", *, seconds: float = TIMEOUT_SECONDS
     ) -> None:
         self.url = url or server_url()
-        self._bearer = bearer or token()
+        self.bearer = bearer or token()
         self._seconds = seconds
 
     def get(self, path: str, **query: Any) -> Any:
@@ -212,7 +212,7 @@ class Client:
         target = parts.path.rstrip("/") + API + path
         if asked:
             target += "?" + urlencode({k: "true" if v is True else v for k, v in asked.items()})
-        sent = {"Authorization": f"Bearer {self._bearer}", "Accept": "application/json"}
+        sent = {"Authorization": f"Bearer {self.bearer}", "Accept": "application/json"}
         data = None
         if body is not None:
             data = json.dumps(body).encode()

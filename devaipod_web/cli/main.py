@@ -14,6 +14,7 @@ import typer
 from devaipod_web import __version__
 from devaipod_web.cli import (
     arrange,
+    attach,
     completion,
     debug,
     demo,
@@ -63,6 +64,7 @@ for verb in (
     runs.show,
     runs.logs,
     runs.events,
+    attach.attach,
     runs.prompt,
     runs.answer,
     runs.stop,

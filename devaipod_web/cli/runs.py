@@ -157,35 +157,53 @@ def logs(
     container: Annotated[
         str, typer.Option("--container", "-c", help="agent or sidecar.")
     ] = "agent",
+    attempt: Annotated[
+        int, typer.Option("--attempt", help="That attempt's, counted from 1; else the last one's.")
+    ] = 0,
+    pod: Annotated[str, typer.Option("--pod", help="That pod's, by name.")] = "",
     tail: Annotated[int, typer.Option("--tail", help="Only the last so many lines.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print the log of a run's container (its last pod's), or of the server when no run is named."""
-    if not key:
+    """Print the log of a run's container, of an ended run too, or of the server when neither run nor pod is named."""
+    if not key and not pod:
         from devaipod_web.cli.server import server_log
 
         server_log(follow=follow_, tail=tail or 50)
         return
     client = Client()
-    pods = client.get(f"/runs/{segment(key)}")["pods"]
-    if not pods:
-        raise CliError(
-            "The run has had no pod yet.",
-            next_step=f"`devaipod show {key}` says what it waits for.",
-        )
+    name = pod or _pod_of(client, key, attempt)
     query: dict[str, Any] = {"container": container}
     if tail:
         query["tail"] = tail
-    path = f"/pods/{segment(pods[-1])}/logs"
+    path = f"/pods/{segment(name)}/logs"
     if not follow_:
         for line in client.stream(path, **query):
             print_line(line, as_json=as_json)
         return
     try:
-        for line in _followed(path, query, pod=pods[-1], key=key):
+        for line in _followed(path, query, pod=name, key=key or name):
             print_line(line, as_json=as_json)
     except KeyboardInterrupt:
         raise typer.Exit(follow.DETACHED) from None
+
+
+def _pod_of(client: Client, key: str, attempt: int) -> str:
+    """The name of the pod of a run's attempt, 0 for the last."""
+    pods: list[str] = client.get(f"/runs/{segment(key)}")["pods"]
+    if not pods:
+        raise CliError(
+            "The run has had no pod yet.",
+            next_step=f"`devaipod show {key}` says what it waits for.",
+        )
+    if not attempt:
+        return pods[-1]
+    found = next((name for name in pods if name.endswith(f"-{attempt}")), None)
+    if found is None:
+        raise CliError(
+            f"The run has no attempt {attempt}.",
+            next_step=f"It has {len(pods)}: {', '.join(pods)}.",
+        )
+    return found
 
 
 def _followed(path: str, query: dict[str, Any], *, pod: str, key: str) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,8 @@ SOURCES: tuple[Source, ...] = (
     Source("web", listeners.web),
     Source("gateway", listeners.gateway),
     Source("supervisor", loops.supervisor),
-    Source("supervisor", loops.deliveries),
+    # A part of its own beside the supervisor.
+    Source("webhooks", loops.deliveries),
     Source("supervisor", podman.service),
     Source("gateway", staging.forge),
     Source("gateway", database.store),

@@ -12,12 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.contrib.auth import SESSION_KEY, get_user
-from django.contrib.sessions.backends.db import SessionStore
-from django.http import HttpRequest
 
 from devaipod_web import db
-from devaipod_web.accounts.permissions import ROUTES, may
+from devaipod_web.accounts.callers import Caller
+from devaipod_web.accounts.permissions import ROUTES
 from devaipod_web.runs import live, logs_hub, wake
 from devaipod_web.runs.models import Run, RunPod
 
@@ -83,9 +81,11 @@ class Watched(AsyncWebsocketConsumer):  # type: ignore[misc]
                 return
 
     async def _allowed(self) -> bool:
-        session = self.scope.get("session")
-        key = getattr(session, "session_key", None)
-        return await db.read(_may_listen, key, self.route)
+        return await db.read(self._caller().may, ROUTES[self.route])
+
+    def _caller(self) -> Caller:
+        # These sockets are for pages: a session and no token.
+        return Caller(session_key=getattr(self.scope.get("session"), "session_key", None) or "")
 
     async def tell(self, text: str) -> None:
         """Send, within `SEND_SECONDS`."""
@@ -112,17 +112,6 @@ class Watched(AsyncWebsocketConsumer):  # type: ignore[misc]
         """The parts of the address."""
         found: dict[str, Any] = self.scope["url_route"]["kwargs"]
         return found
-
-
-def _may_listen(session_key: str | None, route: str) -> bool:
-    """Whether the session still stands for a person with the route's permission: asked of the store each time."""
-    if not session_key:
-        return False
-    request = HttpRequest()
-    request.session = SessionStore(session_key)
-    if SESSION_KEY not in request.session:
-        return False
-    return may(get_user(request), ROUTES[route])
 
 
 class RunConsumer(Watched):

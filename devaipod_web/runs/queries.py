@@ -30,6 +30,12 @@ SORTS = {
 }
 
 
+def pod_to_enter(run: Run) -> RunPod | None:
+    """The pod of a run whose agent's container runs, as far as the rows know; None when there is none."""
+    pods = RunPod.objects.filter(run=run, ended_at=None, agent_started_at__isnull=False)
+    return pods.order_by("-attempt").first()
+
+
 def queue_place(run: Run) -> int | None:
     """The run's place in the queue, from 1, or None when it is not queued."""
     if run.state != State.QUEUED or run.queued_at is None:

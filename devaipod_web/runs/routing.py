@@ -6,6 +6,7 @@ from typing import Any
 
 from django.urls import re_path
 
+from devaipod_web.api.exec import TerminalConsumer
 from devaipod_web.runs.consumers import LogConsumer, RunConsumer, WakeConsumer
 
 websocket_urlpatterns: list[Any] = [
@@ -16,4 +17,9 @@ websocket_urlpatterns: list[Any] = [
         name="ws:logs",
     ),
     re_path(r"^ws/wakes/$", WakeConsumer.as_asgi(), name="ws:wakes"),
+    re_path(
+        r"^api/devaipod/pods/(?P<name>[a-z0-9-]{1,63})/exec$",
+        TerminalConsumer.as_asgi(),
+        name="ws:exec",
+    ),
 ]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Count, Q, Sum
+from django.urls import reverse
 
 from devaipod_web import home
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.reviews import diff
 from devaipod_web.reviews.diff import Diff
-from devaipod_web.runs import events, logs
+from devaipod_web.runs import events, logs, logs_hub
 from devaipod_web.runs.models import PermissionRequest, Run, RunEvent
 from pods.sidecar.protocol import EventKind
 
 #: Lines of a log that a page shows at first; the page keeps 5,000.
 FIRST_LINES = 500
 OLDER_LINES = 500
+#: And characters after which they are fewer, since a log may be one line of 100 MB.
+PAGE_CHARACTERS = 512 * 1024
 REFUSED_SHOWN = 50
 
 
@@ -56,6 +60,12 @@ class Logs:
     is_live: bool = False
 
     @property
+    def download(self) -> str:
+        """The address of the whole log as a text file."""
+        query = urlencode({"container": self.container, "format": "text"})
+        return f"{reverse('api:pod_logs', args=[self.pod])}?{query}"
+
+    @property
     def first(self) -> int:
         """The number of the first line shown."""
         return int(self.lines[0]["n"]) if self.lines else 0
@@ -89,14 +99,15 @@ def chosen_logs(run: Run, pod: str, container: str) -> Logs:
         }
         for name, part in known
     ]
-    lines = [asdict(line) for line in logs.tail(run.key, pod, container, limit=FIRST_LINES)]
+    last = logs.last_number(run.key, pod, container)
+    lines = _before(run, pod, container, last + 1, FIRST_LINES)
     row = attempts.get(pod)
     return Logs(
         choices=choices,
         pod=pod,
         container=container,
         lines=lines,
-        last=int(lines[-1]["n"]) if lines else 0,
+        last=last,
         is_live=row is not None and row.removed_at is None,
     )
 
@@ -105,11 +116,32 @@ def lines_before(run: Run, pod: str, container: str, before: int) -> list[dict[s
     """Older lines of a log, as the socket sends them. Names that are none of this run's give an empty list."""
     if (pod, container) not in logs_of(run):
         return []
-    start = max(before - OLDER_LINES - 1, 0)
-    limit = before - 1 - start
-    if limit <= 0:
+    return _before(run, pod, container, before, OLDER_LINES)
+
+
+def lines_after(run: Run, pod: str, container: str, after: int) -> list[dict[str, Any]]:
+    """Newer lines of a log, likewise."""
+    if (pod, container) not in logs_of(run):
         return []
-    return [asdict(line) for line in logs.read(run.key, pod, container, after=start, limit=limit)]
+    found = logs.read(
+        run.key, pod, container, after=after, limit=OLDER_LINES, characters=PAGE_CHARACTERS
+    )
+    return [logs_hub.shown(line) for line in found]
+
+
+def whole_line(run: Run, pod: str, container: str, number: int) -> list[dict[str, Any]]:
+    """One record with its whole text, alone in a list; empty when there is none."""
+    if (pod, container) not in logs_of(run):
+        return []
+    found = logs.read(run.key, pod, container, after=number - 1, limit=1)
+    return [asdict(line) for line in found if line.n == number]
+
+
+def _before(run: Run, pod: str, container: str, before: int, limit: int) -> list[dict[str, Any]]:
+    found = logs.read_before(
+        run.key, pod, container, before=before, limit=limit, characters=PAGE_CHARACTERS
+    )
+    return [logs_hub.shown(line) for line in found]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<slug:key>/transcript/", views.run_transcript, name="run_transcript"),
     path("runs/<slug:key>/changes/", views.run_changes, name="run_changes"),
     path("runs/<slug:key>/logs/", views.run_logs, name="run_logs"),
+    path("runs/<slug:key>/terminal/", views.run_terminal, name="run_terminal"),
+    path("runs/<slug:key>/terminal/live/", views.run_terminal_live, name="run_terminal_live"),
     path("runs/<slug:key>/access/", views.run_access, name="run_access"),
     path("runs/<slug:key>/diagnostics/", pages.run_diagnostics, name="run_diagnostics"),
     path(

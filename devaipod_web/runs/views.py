@@ -244,24 +244,40 @@ def run_changes(request: HttpRequest, key: str) -> HttpResponse:
     return render(request, "runs/changes.html", context)
 
 
+_LINES = {"before": tabs.lines_before, "after": tabs.lines_after, "line": tabs.whole_line}
+
+
 @require_GET
 def run_logs(request: HttpRequest, key: str) -> HttpResponse:
-    """One container's log: its end, then live; `?before=` older lines as JSON."""
+    """One container's log: its end, then live; `?before=` and `?after=` further lines as JSON, `?line=` one with all of its text."""
     found = _find(key)
-    if "before" in request.GET:
-        return _older_lines(request, found)
+    for name, read in _LINES.items():
+        if name in request.GET:
+            number = request.GET[name]
+            if not (number.isascii() and number.isdigit() and len(number) < 19):
+                raise Http404(f"`{name}` is the number of a line.")
+            pod, container = request.GET.get("pod", ""), request.GET.get("container", "")
+            return JsonResponse(read(found, pod, container, int(number)), safe=False)
     chosen = tabs.chosen_logs(found, request.GET.get("pod", ""), request.GET.get("container", ""))
     return render(request, "runs/logs.html", {**_frame(request, found, "logs"), "logs": chosen})
 
 
-def _older_lines(request: HttpRequest, found: Run) -> HttpResponse:
-    before = request.GET.get("before", "")
-    if not (before.isascii() and before.isdigit() and len(before) < 19):
-        raise Http404("`before` is the number of a line.")
-    lines = tabs.lines_before(
-        found, request.GET.get("pod", ""), request.GET.get("container", ""), int(before)
-    )
-    return JsonResponse(lines, safe=False)
+@require_GET
+def run_terminal(request: HttpRequest, key: str) -> HttpResponse:
+    """A terminal in the run's pod, for those who may attach."""
+    found = _find(key)
+    context = {**_frame(request, found, "terminal"), "pod": queries.pod_to_enter(found)}
+    return render(request, "runs/terminal.html", context)
+
+
+@require_GET
+def run_terminal_live(request: HttpRequest, key: str) -> HttpResponse:
+    """The pod that can be attached to, when it is no more `?pod=`; 204 when it is."""
+    found = _find(key)
+    pod = queries.pod_to_enter(found)
+    if request.GET.get("pod", "") == (pod.name if pod else ""):
+        return HttpResponse(status=204)
+    return render(request, "runs/_terminal_pod.html", {"run": found, "pod": pod})
 
 
 @require_GET

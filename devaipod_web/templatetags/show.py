@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ register = template.Library()
 
 #: Characters of a JSON value that are shown; the API has it whole.
 MAX_JSON_CHARACTERS = 20_000
+#: Characters of a log line that would not be seen (as in static/js/log-lines.js), and how many of them are marked.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+MAX_MARKS = 20
 #: Terminal sequences: CSI, OSC (ended by BEL or ST), and two-character escapes (ECMA-48). The page's script has the same.
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\r")
 
@@ -243,8 +249,21 @@ def visible(text: object) -> SafeString:
 
 @register.filter
 def log_text(text: str) -> SafeString:
-    """A log line as safe HTML: colour and cursor sequences taken out, what else would not be seen named."""
-    return markdown.plain(ANSI.sub("", str(text)))
+    """A log line as safe HTML: colour and cursor sequences taken out, what else would not be seen named.
+
+    The first `MAX_MARKS` of such characters are marked as elements; a binary line has thousands, and their names alone stand for the rest.
+    """
+    plain = ANSI.sub("", str(text))
+    marks = list(itertools.islice(HIDDEN.finditer(plain), MAX_MARKS + 1))
+    if len(marks) <= MAX_MARKS:
+        return markdown.plain(plain)
+    end = marks[-1].start()
+    return format_html("{}{}", markdown.plain(plain[:end]), HIDDEN.sub(_named, plain[end:]))
+
+
+def _named(match: re.Match[str]) -> str:
+    point = ord(match[0])
+    return chr(0x2400 + point) if point < 32 else f"U+{point:04X}"
 
 
 @register.filter(name="markdown")

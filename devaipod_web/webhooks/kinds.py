@@ -46,6 +46,9 @@ class RunPart(BaseModel):
     agent: str
     owner: str = Field(description="The user name of who launched it.")
     state: str
+    labels: dict[str, str] = Field(
+        {}, description="Its labels, by which whoever launched it knows it again."
+    )
     url: str = Field(description="Its page.")
     api_url: str
 

@@ -152,6 +152,7 @@ def _run_part(run: Run) -> dict[str, Any]:
         "agent": run.agent,
         "owner": run.owner.get_username(),
         "state": run.state,
+        "labels": run.labels,
         "url": f"{public_url()}/runs/{run.key}/",
         "api_url": f"{public_url()}{API}/runs/{run.key}",
     }

@@ -12,5 +12,6 @@ import "./launch.js";
 import "./wakes.js";
 import "./run.js";
 import "./log.js";
+import "./terminal.js";
 import "./file-keys.js";
 import "./focus.js";

@@ -1,117 +1,149 @@
-// A container's log, live: at most one paint a frame, 5,000 lines in the page, older ones on scrolling up.
+// A container's log: a window of at most 5,000 lines (fewer when they are heavy) that moves by scrolling, and follows while it is live.
+import { nodes, showWhole, weight } from "./log-lines.js";
 import { connect } from "./socket.js";
 import { stickTo } from "./stick.js";
 
 const MAX_LINES = 5_000;
-// Terminal sequences; the server's `log_text` takes out the same.
-const ANSI = /\x1b(?:\[[0-?]*[ -\/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\r/g;
-const HIDDEN = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const MAX_WEIGHT = 1_500_000;
+const NEAR = 300;
 const log = document.querySelector("[data-log]");
 
-function named(character) {
-  const point = character.codePointAt(0);
-  if (point < 32) return String.fromCodePoint(0x2400 + point);
-  return `U+${point.toString(16).toUpperCase().padStart(4, "0")}`;
-}
-
-// Text alone is ever set: a log line cannot become markup.
-function lineNode(line) {
-  const row = document.createElement("div");
-  row.className = "log-line";
-  row.dataset.n = line.n;
-  if (line.stream === "stderr") row.dataset.stream = "stderr";
-  const time = document.createElement("time");
-  time.dateTime = line.at;
-  time.textContent = line.at.slice(11, 23);
-  const text = document.createElement("bdi");
-  const plain = line.text.replace(ANSI, "");
-  let last = 0;
-  for (const match of plain.matchAll(HIDDEN)) {
-    const mark = document.createElement("span");
-    mark.className = "diff-special";
-    mark.textContent = named(match[0]);
-    text.append(plain.slice(last, match.index), mark);
-    last = match.index + match[0].length;
-  }
-  text.append(plain.slice(last));
-  row.append(time, text);
-  return row;
-}
-
-function nodes(lines) {
-  const part = document.createDocumentFragment();
-  for (const line of lines) {
-    if (line.gap) {
-      const gap = document.createElement("div");
-      gap.className = "log-gap";
-      gap.textContent = "… lines before this one were discarded";
-      part.append(gap);
-    }
-    part.append(lineNode(line));
-  }
-  return part;
-}
-
-function follow() {
+function logWindow() {
   const { run, pod, container } = log.dataset;
   const card = log.closest(".log-card");
   const note = card.querySelector("[data-reconnecting]");
-  const stick = stickTo(log, card.querySelector("[data-jump]"));
-  let last = Number(log.dataset.last);
-  let first = Number(log.dataset.first);
+  const jump = card.querySelector("[data-jump]");
+  const stick = stickTo(log, jump);
+  const weights = new WeakMap();
+  let newest = Number(log.dataset.last); // known to be stored
+  let first = Number(log.dataset.first); // in the page
+  let last = newest;
+  let total = 0;
   let waiting = [];
   let isPlanned = false;
   let isAsking = false;
+  for (const row of log.children) count(row);
+
+  function count(row) {
+    weights.set(row, weight(row));
+    total += weights.get(row);
+  }
+  function put(lines, before = null) {
+    log.querySelector("[data-log-empty]")?.remove();
+    const part = nodes(lines);
+    const rows = [...part.children];
+    log.insertBefore(part, before);
+    rows.forEach(count);
+  }
+  // Take rows away at one end until the window fits its bounds.
+  function trim(end) {
+    while (log.childElementCount > 1 && (log.childElementCount > MAX_LINES || total > MAX_WEIGHT)) {
+      const row = log[end];
+      total -= weights.get(row) ?? 0;
+      row.remove();
+    }
+    const rows = log.querySelectorAll("[data-n]");
+    first = Number(rows[0]?.dataset.n ?? 0);
+    last = Number(rows[rows.length - 1]?.dataset.n ?? 0);
+  }
+  function replaceAll(lines) {
+    log.replaceChildren();
+    total = 0;
+    put(lines);
+    trim("firstElementChild");
+  }
+  async function fetched(question) {
+    const query = new URLSearchParams({ pod, container, ...question });
+    const answer = await fetch(`${location.pathname}?${query}`).catch(() => null);
+    return answer?.ok ? answer.json() : [];
+  }
+  async function alone(work) {
+    if (isAsking) return;
+    isAsking = true;
+    await work().finally(() => { isAsking = false; });
+  }
+
+  const older = () => alone(async () => {
+    const lines = await fetched({ before: first });
+    if (!lines.length) return;
+    const height = log.scrollHeight;
+    put(lines, log.firstElementChild);
+    log.scrollTop += log.scrollHeight - height;
+    trim("lastElementChild");
+  });
+  const newer = () => alone(async () => {
+    const lines = await fetched({ after: last });
+    if (!lines.length) return;
+    put(lines);
+    const height = log.scrollHeight;
+    trim("firstElementChild");
+    log.scrollTop -= height - log.scrollHeight;
+    newest = Math.max(newest, last);
+  });
+  const toEnd = () => alone(async () => {
+    if (last < newest) replaceAll(await fetched({ before: newest + 1 }));
+    stick.toEnd();
+  });
+  const toStart = () => alone(async () => {
+    if (first > 1) replaceAll(await fetched({ after: 0 }));
+    log.scrollTop = 0;
+  });
 
   function paint() {
     isPlanned = false;
-    const lines = waiting.slice(-MAX_LINES);
+    const lines = waiting;
     waiting = [];
-    log.querySelector("[data-log-empty]")?.remove();
-    if (!first && lines.length) first = lines[0].n;
-    log.append(nodes(lines));
-    if (stick.isAtEnd()) trim();
+    if (last && lines[0].n > last + 1 && !lines[0].gap) {
+      // More came than the window holds: it begins anew with the latest.
+      replaceAll(lines);
+    } else {
+      put(lines);
+      if (stick.isAtEnd()) trim("firstElementChild");
+      // The reader is further up: what does not fit stays on the server until it is scrolled to.
+      else trim("lastElementChild");
+    }
     stick.grown(lines.length);
   }
-  function trim() {
-    while (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
-    first = Number(log.querySelector("[data-n]")?.dataset.n ?? first);
-  }
-  async function older() {
-    if (isAsking || first <= 1 || log.scrollTop > 200) return;
-    isAsking = true;
-    const query = new URLSearchParams({ pod, container, before: first });
-    const answer = await fetch(`${location.pathname}?${query}`).catch(() => null);
-    const lines = answer?.ok ? await answer.json() : [];
-    if (lines.length) {
-      const height = log.scrollHeight;
-      first = lines[0].n;
-      log.prepend(nodes(lines));
-      log.scrollTop += log.scrollHeight - height;
-    }
-    isAsking = false;
+  function follow() {
+    connect(() => `/ws/runs/${run}/logs/${pod}/${container}/?after=${newest}`, {
+      onMessage(lines) {
+        const fresh = lines.filter((line) => line.n > newest);
+        if (!fresh.length) return;
+        const follows = waiting.length > 0 || last === newest;
+        newest = fresh[fresh.length - 1].n;
+        if (!follows) return stick.grown(fresh.length);
+        waiting.push(...fresh);
+        if (waiting.length > MAX_LINES) waiting = waiting.slice(-MAX_LINES);
+        if (isPlanned) return;
+        isPlanned = true;
+        // No frame is painted in a hidden page: its lines are worked off all the same.
+        if (document.hidden) setTimeout(paint, 250);
+        else requestAnimationFrame(paint);
+      },
+      onState(state) {
+        note.hidden = state === "open";
+        if (state === "refused") note.textContent = "You may not see this log any more. Load the page again. ";
+      },
+    });
   }
 
-  log.addEventListener("scroll", older, { passive: true });
-  log.addEventListener("keydown", (event) => event.key === "End" && stick.toEnd());
-  stick.toEnd();
-  if (!("live" in log.dataset)) return;
-  connect(() => `/ws/runs/${run}/logs/${pod}/${container}/?after=${last}`, {
-    onMessage(lines) {
-      const fresh = lines.filter((line) => line.n > last);
-      if (!fresh.length) return;
-      last = fresh[fresh.length - 1].n;
-      waiting.push(...fresh);
-      if (isPlanned) return;
-      isPlanned = true;
-      if (document.hidden) setTimeout(paint, 250);
-      else requestAnimationFrame(paint);
-    },
-    onState(state) {
-      note.hidden = state === "open";
-      if (state === "refused") note.textContent = "You may not see this log any more. Load the page again. ";
-    },
+  log.addEventListener("scroll", () => {
+    if (log.scrollTop < NEAR && first > 1) older();
+    else if (last < newest && log.scrollHeight - log.scrollTop - log.clientHeight < NEAR) newer();
+  }, { passive: true });
+  log.addEventListener("keydown", (event) => {
+    if (event.key === "End") toEnd();
+    if (event.key === "Home") toStart();
   });
+  jump.addEventListener("click", toEnd);
+  log.addEventListener("click", async ({ target }) => {
+    const row = target.closest("[data-whole]")?.closest("[data-n]");
+    if (!row) return;
+    const [line] = await fetched({ line: row.dataset.n });
+    if (line) showWhole(row, line);
+  });
+  stick.toEnd();
+  if ("live" in log.dataset) follow();
 }
 
-if (log) follow();
+if (log) logWindow();

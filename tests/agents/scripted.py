@@ -4,6 +4,9 @@
 Directives, one a line of the prompt; anything else is echoed as a message:
 
     log COUNT PER_SECOND     lines `line <n> <unix time in ns>` to standard error, at random intervals with that mean rate
+    flood MEGABYTES          as many lines as fast as standard error takes them, the last one `flood <number of lines>`
+    longline MEGABYTES       one line of that length, then `longline ends`
+    noise MEGABYTES          random bytes, terminal sequences and invalid UTF-8, then `noise ends`
     ask TITLE                a permission request; the answer is said as a message
     write PATH TEXT          a file in the workspace
     commit MESSAGE           git add and commit
@@ -131,6 +134,38 @@ class Agent:
             sys.stderr.flush()
             time.sleep(random.expovariate(float(rate)))
         self.say(f"logged {count}")
+
+    def do_flood(self, megabytes: str) -> None:
+        """Lines as a busy program writes them: numbered, a tenth of each random."""
+        noise = [os.urandom(6).hex() for _ in range(997)]
+        written = number = 0
+        while written < float(megabytes) * 1e6:
+            lines = "".join(
+                f"{n} 2026-01-02T03:04:05Z INFO worker.{n % 7} handled request id={noise[n % 997]} "
+                f"path=/api/v1/items/{n} status=200 in {n % 89} ms\n"
+                for n in range(number, number + 1000)
+            )
+            sys.stderr.write(lines)
+            number, written = number + 1000, written + len(lines)
+        sys.stderr.write(f"flood {number}\n")
+        sys.stderr.flush()
+        self.say(f"flooded {number} lines")
+
+    def do_longline(self, megabytes: str) -> None:
+        """One line without an end for long."""
+        for _ in range(int(megabytes)):
+            sys.stderr.write("0123456789abcdef" * 62_500)
+        sys.stderr.write("\nlongline ends\n")
+        sys.stderr.flush()
+        self.say("wrote a long line")
+
+    def do_noise(self, megabytes: str) -> None:
+        """What no terminal and no browser should be given."""
+        sys.stderr.flush()
+        for _ in range(int(float(megabytes) * 10)):
+            os.write(2, os.urandom(90_000) + b"\x1b[31m\xff\xfe</script>\x1b]52;c;eA==\x07" * 200)
+        os.write(2, b"\nnoise ends\n")
+        self.say("made noise")
 
     def do_ask(self, title: str) -> None:
         """A permission request."""

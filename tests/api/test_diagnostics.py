@@ -10,7 +10,7 @@ from django.utils import timezone
 from devaipod_web.api.schemas.pods import DiagnosisOut
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.runs import diagnosis, events
-from devaipod_web.runs.logs import Writer
+from devaipod_web.runs.log_writer import Writer
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import State
 from devaipod_web.runs.supervisor import records

@@ -16,7 +16,7 @@ from devaipod_web.accounts.permissions import Role
 from devaipod_web.cli.client import Client, Refused
 from devaipod_web.projects.models import Project
 from devaipod_web.runs import events, wake
-from devaipod_web.runs.logs import Writer
+from devaipod_web.runs.log_writer import Writer
 from devaipod_web.runs.models import Run, RunPod
 from pods.spec import LogLine
 from tests.live import serving
@@ -187,7 +187,7 @@ def open_socket(client: Client, path: str) -> socket.socket:
     found = socket.create_connection((parts.hostname, parts.port), timeout=10)
     found.sendall(
         f"GET /api/devaipod{path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        f"Authorization: Bearer {client._bearer}\r\n\r\n".encode()
+        f"Authorization: Bearer {client.bearer}\r\n\r\n".encode()
     )
     return found
 

@@ -17,7 +17,7 @@ from devaipod_web.llm.models import LlmCall, Provider
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, Review
 from devaipod_web.runs import events
-from devaipod_web.runs.logs import Writer
+from devaipod_web.runs.log_writer import Writer
 from devaipod_web.runs.models import PermissionRequest, Run, RunPod, Turn
 from devaipod_web.runs.states import ENDED, State
 from pods.spec import LogLine

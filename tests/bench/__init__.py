@@ -1,1 +1,1 @@
-"""`make bench`: three figures, taken in one run on this machine. See docs/develop/benchmarks.md."""
+"""`make bench`: its figures, taken in one run on this machine. See docs/develop/benchmarks.md."""

@@ -8,13 +8,17 @@ import tempfile
 from pathlib import Path
 
 from tests.agents.image import scripted_image
-from tests.bench import click_to_agent, diagnostics, log_latency, viewers
+from tests.bench import click_to_agent, diagnostics, log_latency, logs, viewers
 from tests.e2e.installation import installed, make_upstream
 
 
 def main() -> int:
-    """All four, in one installation; `python -m tests.bench click|latency|diagnostics|viewers` runs one."""
-    wanted = set(sys.argv[1:]) or {"click", "latency", "diagnostics", "viewers"}
+    """All five, in one installation; `python -m tests.bench click|latency|diagnostics|viewers|logs` runs one.
+
+    `logs:0.1` takes a tenth of the amount.
+    """
+    words = dict(word.partition(":")[::2] for word in sys.argv[1:])
+    wanted = set(words) or {"click", "latency", "diagnostics", "viewers", "logs"}
     folder = Path(tempfile.mkdtemp(prefix="devaipod-bench-"))
     good = True
     try:
@@ -39,6 +43,8 @@ def main() -> int:
                 good &= diagnostics.measure(place, project)
             if "viewers" in wanted:
                 good &= viewers.measure(place, project)
+            if "logs" in wanted:
+                good &= logs.measure(place, project, scale=float(words.get("logs") or 1))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0 if good else 1

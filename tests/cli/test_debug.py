@@ -35,4 +35,4 @@ def test_debug_ends_with_0_when_nothing_is_wrong_and_with_4_when_there_is_no_suc
     assert alice("debug", "nosuchrun7").returncode == 4
     gone = alice("debug", "devaipod-nobody-1")
     assert gone.returncode == 4
-    assert "There is no pod devaipod-nobody-1" in gone.stderr
+    assert "There is no pod 'devaipod-nobody-1'" in gone.stderr

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from devaipod_web.cli.tokens import days_until
 from devaipod_web.runs import events
-from devaipod_web.runs.logs import Writer
+from devaipod_web.runs.log_writer import Writer
 from devaipod_web.runs.models import PermissionRequest, Run, RunPod
 from pods.spec import LogLine
 from tests.cli.conftest import ROOT, devaipod

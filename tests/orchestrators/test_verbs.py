@@ -27,7 +27,7 @@ def operations() -> set[str]:
         for methods in api.get_openapi_schema()["paths"].values()
         for operation in methods.values()
     }
-    return ids | {"pod_exec"} if "ws:pod_exec" in ROUTES else ids
+    return ids | {"pod_exec"} if "ws:exec" in ROUTES else ids
 
 
 def test_every_operation_of_the_design_is_in_the_table_once() -> None:

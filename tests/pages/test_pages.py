@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from devaipod_web.accounts.models import User
 from devaipod_web.projects.models import Project
-from devaipod_web.runs import logs
+from devaipod_web.runs import log_writer
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.transition import transition
@@ -347,7 +347,7 @@ def test_an_unknown_run_is_not_found(page, operator):
 
 
 def test_logs_are_shown_as_text_by_container(page, operator, working):
-    writer = logs.Writer(working.run.key, working.pod.name, "agent")
+    writer = log_writer.Writer(working.run.key, working.pod.name, "agent")
     at = working.run.created_at
     writer.append(
         [

@@ -14,7 +14,7 @@ from devaipod_web import db
 from devaipod_web.accounts.permissions import ROUTES
 from devaipod_web.asgi import application
 from devaipod_web.projects.models import Project
-from devaipod_web.runs import consumers, logs, logs_hub, shown
+from devaipod_web.runs import consumers, log_writer, logs_hub, shown
 from devaipod_web.runs.routing import websocket_urlpatterns
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.permissions import answer
@@ -265,7 +265,7 @@ async def test_log_lines_arrive_after_the_one_that_the_page_has(world, settings)
     pod = world.sidecar.pod.name
 
     def write(first, count):
-        writer = logs.Writer(world.key, pod, "agent")
+        writer = log_writer.Writer(world.key, pod, "agent")
         at = world.run.created_at
         lines = [
             LogLine(stream="stdout", at=at, text=f"line {n}".encode(), cursor=str(n))

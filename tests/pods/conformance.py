@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from pods.errors import ImageMissing, PodNotFound, PodRefused, PullRefused, StartFailed
 from pods.spec import AGENT, SIDECAR, LogLine, Phase, VolumeKind
+from pods.terminal import open_terminal
 from tests.pods.kit import IDLE, LIMITS, MIB, TMP_BYTES, Kit, with_agent
 
 #: Reads what the kernel says of process 1 and its surroundings.
@@ -464,6 +466,59 @@ class StreamTests:
         finally:
             await session.close()
             await session.close()
+
+    async def test_without_a_terminal_the_end_of_the_input_is_passed_on(self, kit: Kit) -> None:
+        spec = kit.spec()
+        await kit.up(spec)
+        session = await kit.backend.exec(spec.name, AGENT, ["sh", "-c", "cat; exit 6"])
+        try:
+            data = bytes(range(256)) * 64
+            await session.write(data)
+            await session.end_input()
+            said = b""
+            async with asyncio.timeout(15):
+                while piece := await session.read():
+                    said += piece
+                assert said == data
+                assert await session.wait() == 6
+        finally:
+            await session.close()
+
+    @pytest.mark.parametrize("tty", [True, False])
+    async def test_a_program_that_a_person_leaves_is_ended_whatever_it_does(
+        self, kit: Kit, tty: bool
+    ) -> None:
+        spec = kit.spec()
+        await kit.up(spec)
+        deaf = ["sh", "-c", "trap '' HUP INT TERM; while :; do sleep 1; done; echo leaver"]
+        left = await open_terminal(kit.backend, spec.name, AGENT, deaf, tty=tty)
+        # More input than it will ever take: conmon must not wait for room when the program is gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while True:
+                    await left.write(b"x" * 999 + b"\n")
+        async with asyncio.timeout(15):
+            await left.close()
+            await left.close()
+            seen = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+            while "leaver" in (await kit.sh(spec, seen))[1].replace(seen, ""):
+                await asyncio.sleep(0.2)
+            # And podman is not held up by it.
+            await kit.backend.stop(spec.name, grace_seconds=1)
+            await kit.backend.destroy(spec.name)
+        assert await kit.backend.pod(spec.name) is None
+
+    async def test_a_program_that_can_not_be_started_says_so(self, kit: Kit) -> None:
+        spec = kit.spec()
+        await kit.up(spec)
+        missing = await open_terminal(kit.backend, spec.name, AGENT, ["no-such-program"])
+        async with asyncio.timeout(15):
+            said = b""
+            while piece := await missing.read():
+                said += piece
+            assert b"not found" in said
+            assert await missing.wait() == 127
+            await missing.close()
 
     async def test_no_program_runs_in_what_does_not_run(self, kit: Kit) -> None:
         spec = kit.spec()

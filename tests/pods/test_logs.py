@@ -22,7 +22,10 @@ def record(number: int, *, mark: str = "F") -> bytes:
 
 def texts(path: Path, since: str = "") -> list[bytes]:
     """What a new reader finds."""
-    return [line.text for line in Reader(path, since).read()]
+    reader, found = Reader(path, since), []
+    while lines := reader.read():
+        found += [line.text for line in lines]
+    return found
 
 
 def test_a_record_has_its_stream_time_and_part_mark() -> None:
@@ -77,6 +80,38 @@ def test_a_new_file_is_read_after_the_old_one_and_a_gap_is_said_where_another_ma
     assert [line.gap for line in lines] == [False, False, speed > 1]
 
 
+def test_files_that_podman_discards_are_read_when_they_were_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # This machine may be slow between two looks; the files are small.
+    monkeypatch.setattr(podman_logs, "CONMON_BYTES_PER_SECOND", 1)
+    path, n = tmp_path / "log", 0
+    reader, lines = Reader(path), []
+    path.write_bytes(record(0))
+    lines += reader.read()
+    for _ in range(podman_logs.MAX_WAITING):
+        n += 1
+        (tmp_path / "new").write_bytes(record(n))
+        (tmp_path / "new").rename(path)
+        reader.look()
+    while found := reader.read():
+        lines += found
+    assert [line.text for line in lines] == [b"line %d" % m for m in range(n + 1)]
+    assert not any(line.gap for line in lines)
+    # One more than may wait: the oldest of them is given up, and that is said.
+    for _ in range(podman_logs.MAX_WAITING + 1):
+        n += 1
+        (tmp_path / "new").write_bytes(record(n))
+        (tmp_path / "new").rename(path)
+        reader.look()
+    later = []
+    while found := reader.read():
+        later += found
+    assert [line.text for line in later][-1] == b"line %d" % n
+    assert len(later) == podman_logs.MAX_WAITING
+    assert [line.gap for line in later] == [True] + [False] * (len(later) - 1)
+
+
 def test_a_cursor_into_a_file_that_is_gone_gives_a_gap_once(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(record(1) + record(2))
@@ -118,7 +153,7 @@ def test_a_record_without_end_is_passed_on_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"2026-11-23T21:00:00.000000000+00:00 stdout F " + b"x" * 3_000_000 + b"\n")
     reader, lines = Reader(path), []
-    for _ in range(40):
+    for _ in range(100):
         lines += reader.read()
     assert sum(len(line.text) for line in lines) >= 2_999_000
     assert [line.partial for line in lines].count(False) == 1

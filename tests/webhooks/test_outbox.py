@@ -67,6 +67,7 @@ def test_every_move_of_a_run_is_told_from_the_launch_on(working, operator):
         "project": "payments",
         "agent": run.agent,
         "owner": "alice",
+        "labels": {},
         "state": "stopped",
         "url": f"/runs/{run.key}/",
         "api_url": f"/api/devaipod/runs/{run.key}",

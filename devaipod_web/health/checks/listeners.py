@@ -81,7 +81,7 @@ class Gateway:
             return _no_door(f"Nobody answers at its socket: {words}.", facts)
         if status != 404:
             return _no_door(f"Somebody else answers at its socket (status {status}).", facts)
-        found = _by_lag(lag, f"It answers; {facts['sidecars']} sidecars are connected.")
+        found = _by_lag(lag, f"It answers; sidecars connected: {facts['sidecars']}.")
         return Report(
             found.health,
             found.says,

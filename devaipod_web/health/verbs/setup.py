@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from devaipod_web import home
 from devaipod_web.accounts.models import User
 from devaipod_web.accounts.permissions import ORDER
 from devaipod_web.accounts.services import ensure_groups
@@ -22,6 +20,7 @@ from devaipod_web.health.errors import HealthError
 from devaipod_web.health.verbs.restart import restart
 from devaipod_web.health.verbs.steps import Result, Step
 from devaipod_web.reviews import audit
+from devaipod_web.runs import backends
 from pods.errors import BackendError
 
 #: The first beat of a process comes within a second or two of its start.
@@ -95,7 +94,7 @@ def _spoken_for(name: str) -> queries.State:
 def _images(by: User) -> Step:
     wanted = (settings.AGENT_IMAGE, settings.SIDECAR_IMAGE)
     try:
-        missing = async_to_sync(_missing)(wanted)
+        missing = backends.run(_missing(wanted))
     except BackendError as error:
         return Step("images", Result.FAILED, error.message, error.next_step)
     if missing:
@@ -109,17 +108,8 @@ def _images(by: User) -> Step:
 
 
 async def _missing(wanted: tuple[str, ...]) -> list[str]:
-    from pods.podman import PodmanBackend
-
-    backend = PodmanBackend(
-        home.podman_socket(),
-        installation=home.installation_id(),
-        volumes_dir=home.volumes_dir(),
-    )
-    try:
-        return [name for name in wanted if await backend.image(name) is None]
-    finally:
-        await backend.close()
+    backend = backends.shared()
+    return [name for name in wanted if await backend.image(name) is None]
 
 
 def _staging(by: User) -> Step:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 
 import structlog
-from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.utils import timezone
 
@@ -20,6 +19,7 @@ from devaipod_web.health.contract import Health
 from devaipod_web.health.errors import WrongInstallation
 from devaipod_web.health.verbs.steps import Result, Step
 from devaipod_web.reviews import audit
+from devaipod_web.runs import backends
 from devaipod_web.runs.errors import RunError
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.stop import stop
@@ -104,7 +104,7 @@ def _pods() -> list[Step]:
             )
         ]
     try:
-        strays = async_to_sync(_remove_strays)()
+        strays = backends.run(_remove_strays())
     except BackendError as error:
         return [Step("pods", Result.FAILED, error.message, error.next_step)]
     if strays:
@@ -123,16 +123,8 @@ def _left() -> list[str]:
 
 
 async def _remove_strays() -> list[str]:
-    from pods.podman import PodmanBackend
-
-    identity = home.installation_id()
-    backend = PodmanBackend(
-        home.podman_socket(), installation=identity, volumes_dir=home.volumes_dir()
-    )
-    try:
-        names = [pod.name for pod in await backend.pods({LABEL_INSTALLATION: identity})]
-        for name in names:
-            await backend.destroy(name)
-        return names
-    finally:
-        await backend.close()
+    identity, backend = home.installation_id(), backends.shared()
+    names = [pod.name for pod in await backend.pods({LABEL_INSTALLATION: identity})]
+    for name in names:
+        await backend.destroy(name)
+    return names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -188,7 +189,7 @@ class Driver:
                 view,
                 pod,
                 backend=self.shared.backend,
-                logs_drained=self.shared.followers.drained,
+                finish_logs=functools.partial(self.shared.followers.finish, self.key, self.run_id),
             )
             if not gone:
                 return 0.5

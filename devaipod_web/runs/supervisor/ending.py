@@ -51,7 +51,7 @@ async def end_pod(
     pod: RunPod,
     *,
     backend: ContainerBackend,
-    logs_drained: Callable[[str], Awaitable[None]],
+    finish_logs: Callable[[PodState], Awaitable[None]],
 ) -> bool:
     """Bring the pod one step nearer to its end. True when it is gone, False when the sidecar is still given time."""
     state = await backend.pod(pod.name)
@@ -63,7 +63,7 @@ async def end_pod(
         if state.running:
             await backend.stop(pod.name, grace_seconds=STOP_GRACE_SECONDS)
             state = await backend.pod(pod.name) or state
-        await logs_drained(pod.name)
+        await finish_logs(state)
         await db.write(records.keep_diagnostics, pod.pk, await diagnose.keep(backend, pod, state))
     await db.write(records.pod_ended, pod.pk)
     await backend.destroy(pod.name)

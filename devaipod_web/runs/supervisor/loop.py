@@ -17,6 +17,7 @@ from devaipod_web.health import drain
 from devaipod_web.runs import retention, wake
 from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
+from devaipod_web.runs.supervisor.archive import archive_leftovers
 from devaipod_web.runs.supervisor.driver import Driver, Shared
 from devaipod_web.runs.supervisor.followers import Followers
 from devaipod_web.runs.supervisor.health import HealthChecks
@@ -34,6 +35,7 @@ log = structlog.get_logger("devaipod.supervisor")
 ROUND_SECONDS = 0.1
 EXPIRE_SECONDS = 2.0
 SWEEP_SECONDS = 60.0
+ARCHIVE_SECONDS = 3600.0
 RETENTION_SECONDS = timedelta(days=1).total_seconds()
 #: After a start, retention waits until the server has settled.
 RETENTION_FIRST_SECONDS = 600.0
@@ -65,6 +67,7 @@ class Supervisor:
             self._every("permissions", EXPIRE_SECONDS, self._expire),
             self._every("health", settings.HEALTH_SECONDS, self.health.round),
             self._every("sweep", SWEEP_SECONDS, self._sweep),
+            self._every("archive", ARCHIVE_SECONDS, self._archive),
             self._every("retention", RETENTION_SECONDS, self._retain, RETENTION_FIRST_SECONDS),
         ]
         try:
@@ -149,6 +152,9 @@ class Supervisor:
             await self.backend.tidy()
         except BackendError as error:
             service.backend_error = error.message
+
+    async def _archive(self) -> None:
+        await archive_leftovers()
 
     async def _retain(self) -> None:
         await retention.run_daily(self.backend)

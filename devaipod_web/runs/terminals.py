@@ -1,0 +1,107 @@
+"""Terminals in pods: who may have one, how many there are, why they end, and what the audit log says of them.
+
+The connection itself is `api/exec.py`, the program in the container `pods/terminal.py`. Only `agent` is entered, by those with the
+permission `attach`. Begin and end of each stand in the audit log; what was typed and shown stands nowhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import IntEnum
+
+from django.conf import settings
+from django.urls import reverse
+
+from devaipod_web.accounts.callers import Caller
+from devaipod_web.accounts.models import User
+from devaipod_web.accounts.permissions import Permission
+from devaipod_web.reviews import audit
+from devaipod_web.runs.models import RunPod
+
+#: Characters of the command that the audit log keeps.
+AUDITED_CHARACTERS = 300
+#: Terminals of this process by the name of their pod.
+_open: Counter[str] = Counter()
+
+
+class Close(IntEnum):
+    """The code with which a terminal's socket closes; 4xxx are ours (RFC 6455 §7.4.2)."""
+
+    ENDED = 1000
+    TOO_BIG = 1009
+    STALLED = 1013
+    NOT_UNDERSTOOD = 4400
+    FORBIDDEN = 4403
+    IDLE = 4408
+    TOO_MANY = 4409
+    POD_GONE = 4410
+    NOT_STARTED = 4411
+
+
+@dataclass(frozen=True)
+class End:
+    """How a terminal ended. `code` is None when the client left by itself; `reason` has at most 123 bytes (RFC 6455 §5.5)."""
+
+    code: Close | None
+    reason: str
+    exit_code: int | None = None
+
+
+def find(name: str) -> RunPod | None:
+    """The pod of this name among this installation's rows, with its run. Blocking."""
+    return RunPod.objects.select_related("run").filter(name=name).first()
+
+
+def refusal(pod: RunPod) -> End | None:
+    """Why the pod can't be entered now, or None."""
+    if pod.ended_at is not None:
+        return End(Close.POD_GONE, "The pod has ended. Prompt the run for a new one.")
+    if pod.agent_started_at is None:
+        return End(Close.POD_GONE, "The agent's container has not started yet.")
+    if _open[pod.name] >= settings.MAX_TERMINALS:
+        return End(
+            Close.TOO_MANY, f"The pod has {settings.MAX_TERMINALS} terminals already: end one."
+        )
+    return None
+
+
+def still(caller: Caller, permission: Permission, pod: RunPod) -> End | None:
+    """Why an open terminal must end, or None while it may go on. Blocking; asked again and again."""
+    if not caller.may(permission):
+        return End(Close.FORBIDDEN, "Your session, token or role has ended.")
+    if not RunPod.objects.filter(pk=pod.pk, ended_at=None).exists():
+        return End(Close.POD_GONE, "The pod has ended.")
+    return None
+
+
+def opened(pod: RunPod, user: User, argv: list[str]) -> None:
+    """Say in the audit log that a terminal begins. Blocking."""
+    command = " ".join(argv)[:AUDITED_CHARACTERS] or "a shell"
+    _audit("terminal.opened", pod, user, {"command": command})
+
+
+def closed(
+    pod: RunPod, user: User, end: End, *, seconds: float, bytes_in: int, bytes_out: int
+) -> None:
+    """Say in the audit log that it has ended. Blocking."""
+    detail: dict[str, object] = {"reason": end.reason, "exit_code": end.exit_code}
+    detail |= {"seconds": round(seconds, 1), "bytes_in": bytes_in, "bytes_out": bytes_out}
+    _audit("terminal.closed", pod, user, detail)
+
+
+def _audit(action: str, pod: RunPod, user: User, detail: dict[str, object]) -> None:
+    page = reverse("run_terminal", args=[pod.run.key])
+    audit.write(user, action, target=f"{pod.name}/agent", target_url=page, detail=detail)
+
+
+def take_place(pod: RunPod) -> None:
+    """Count a terminal of this pod."""
+    _open[pod.name] += 1
+
+
+def give_place_back(pod: RunPod) -> None:
+    """Count it no more."""
+    _open[pod.name] -= 1
+    if not _open[pod.name]:
+        del _open[pod.name]

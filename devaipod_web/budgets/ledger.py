@@ -16,15 +16,13 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 import structlog
 from django.db import Error as DatabaseError
-from django.utils import timezone
 
 from devaipod_web import db, home
 from devaipod_web.budgets import incidents, leases, recover
@@ -35,10 +33,10 @@ from devaipod_web.budgets.journal import (
     ROTATE_BYTES,
     Journal,
     JournalTaken,
-    Lock,
     reservation_line,
     settlement_line,
 )
+from devaipod_web.budgets.sweep import shielded, sweep
 
 __all__ = [
     "NOTHING",
@@ -55,7 +53,6 @@ __all__ = [
 ]
 
 log = structlog.get_logger("devaipod.budgets")
-T = TypeVar("T")
 
 #: How often totals and rows are written, limits looked at, and leases returned.
 BEAT_SECONDS = 1.0
@@ -116,7 +113,6 @@ class Ledger:
         self._change = asyncio.Event()
         self._waiting = 0
         self._due = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -138,7 +134,7 @@ class Ledger:
             change = self._change
             looked = self._look(payer, need)
             if looked is None:
-                looked = await self._shielded(self._lease(payer, need))
+                looked = await shielded(self._lease(payer, need))
             if looked.lacks is None:
                 continue
             left = deadline - time.monotonic()
@@ -231,7 +227,7 @@ class Ledger:
         view = account.view
         try:
             # First what was spent: the incident says how the window stands.
-            await self._shielded(self._flush())
+            await shielded(self._flush())
             incident, window, is_new = await db.write(
                 incidents.open_hard, view.window_id, payer.run_id, need[view.metric]
             )
@@ -358,10 +354,11 @@ class Ledger:
         """One beat of `run`: a batch, and now and then a sweep. False when the database or the disk failed; it is tried again."""
         self._due.clear()
         try:
-            await self._shielded(self._flush())
+            await shielded(self._flush())
             # Sooner when somebody waits: perhaps for what a killed process held.
             if time.monotonic() - self._swept > (BEAT_SECONDS if self._waiting else SWEEP_SECONDS):
-                await self._sweep()
+                mine = self._journal.folder.name if self._journal is not None else ""
+                await sweep(self._root, mine)
                 self._swept = time.monotonic()
         except (DatabaseError, OSError, LedgerUnavailable) as error:
             log.error("budgets.not_written", error=str(error), rows=len(self._rows))
@@ -425,7 +422,7 @@ class Ledger:
         """Write the rest and return what is held. Open reservations stay in the journal, for whoever starts next."""
         try:
             while self._rows or self._batch is not None or self._book.owes:
-                await self._shielded(self._flush(everything=True))
+                await shielded(self._flush(everything=True))
             if self._journal is not None and not self._open:
                 await db.write(leases.unregister, self._process_id)
                 self._journal.remove()
@@ -438,61 +435,11 @@ class Ledger:
         self._book = Book()
         self._open.clear()
 
-    async def _sweep(self) -> None:
-        """Settle what killed processes left, and close the incidents whose windows have ended."""
-        mine = self._journal.folder.name if self._journal is not None else ""
-        now = timezone.now()
-        for found in await db.read(recover.candidates, self._root, mine, now=now):
-            if not found.is_here:
-                await db.write(recover.charge_lost, found.process_id, now=now)
-            else:
-                await self._settle_dead(found)
-        for key in await db.read(recover.orphans, self._root, mine):
-            lock = _lock(self._root / key)
-            if lock is None:
-                continue
-            if await db.read(recover.is_known, key):
-                lock.release()
-            else:
-                lock.remove()
-        await db.write(incidents.close_ended, now)
-
-    async def _settle_dead(self, found: recover.Found) -> None:
-        folder = self._root / found.key
-        lock = _lock(folder)
-        if lock is None:
-            return
-        try:
-            await self._shielded(db.write(recover.settle, found.process_id, folder))
-        except BaseException:
-            lock.release()
-            raise
-        lock.remove()
-
-    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work that must not stop halfway, although the waiting may be cancelled."""
-        task = asyncio.create_task(work, name="budgets")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # the waiter has it, or was cancelled and does not want it
-
     def abandon(self) -> None:
         """Let go of the journal without writing anything, as a kill would; whoever sweeps next settles it."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-
-
-def _lock(folder: Path) -> Lock | None:
-    try:
-        return Lock(folder)
-    except (JournalTaken, FileNotFoundError):
-        return None
 
 
 def _unavailable(what: str, error: Exception | None) -> LedgerUnavailable:

@@ -25,7 +25,7 @@ def mona(call, manager):
 
 def refuse(key: str, run: Run) -> str:
     window = leases.window_of(Budget.objects.get(key=key), timezone.now())
-    return incidents.open_hard(window.pk, run.pk, PICO)[0].key
+    return str(incidents.open_hard(window.pk, run.pk, PICO)[0].key)
 
 
 def test_a_budget_is_set_read_changed_and_removed(mona, project):

@@ -272,7 +272,7 @@ def test_a_budget_burns_in_a_straight_line(manager):
     leases.window_of(row, at)
     BudgetWindow.objects.filter(start__month=11).update(spent=12 * PICO, leased=PICO)
     found = queries.burn(queries.budgets(at).get(), at)
-    assert (found.spent, found.held, found.left) == (12, 1, 17)
+    assert [found.spent, found.held, found.left] == [12, 1, 17]
     assert found.projected == 36
     assert found.over_projected and not found.over_soft
 
@@ -280,7 +280,7 @@ def test_a_budget_burns_in_a_straight_line(manager):
 def test_a_window_without_a_request_has_spent_nothing(manager):
     made(manager)
     found = queries.burn(queries.budgets().get(), timezone.now() + timedelta(days=40))
-    assert (found.spent, found.left, found.cap) == (0, 10, 10)
+    assert [found.spent, found.left, found.cap] == [0, 10, 10]
 
 
 def test_the_budgets_of_a_launch_are_those_that_will_bind_it_the_tightest_first(

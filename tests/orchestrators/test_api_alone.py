@@ -57,7 +57,7 @@ def test_a_pod_is_created_watched_and_destroyed_over_the_api_alone(place: Instal
 
     # The same request again, as after a time-out, is the same pod.
     status, again = client.call("POST", "/pods", body)
-    assert (status, again["key"]) == (200, made["key"])
+    assert (status, again["key"]) == (201, made["key"])
 
     # Watch: the events come as they happen, and end with the run.
     states = [

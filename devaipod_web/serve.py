@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -258,6 +259,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         url = _url(sock, host)
         if sock is not None:
             _write_card(url)
+        freeze_heap()
         log.info("serve.up", services=list(wanted), url=url, pid=os.getpid())
         if sys.stdout.isatty():
             print(f"devaipod serves at {url} (end with Ctrl-C)", flush=True)
@@ -277,6 +279,12 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         if sock is not None:
             home.serve_card().unlink(missing_ok=True)
         log.info("serve.down")
+
+
+def freeze_heap() -> None:
+    """Take what is loaded by now out of the garbage collector's sight: looking through it took a sixth of a busy gateway's time."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _add(parts: dict[str, Part], part: Part) -> None:

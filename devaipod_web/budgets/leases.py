@@ -27,7 +27,8 @@ from devaipod_web.budgets.models import (
 from devaipod_web.budgets.windows import bounds
 
 #: What tells whether budgets have changed since they were last read: number, and time of the last change.
-Version = tuple[int, datetime | None]
+#: How many budgets there are and when one was last changed: under None of all but runs' own, under a run's id of its own.
+Version = dict[int | None, tuple[int, datetime | None]]
 
 
 class Reaped(Exception):
@@ -58,7 +59,7 @@ class Flushed:
     """What a process learns on its beat: how its windows stand, and the version of all budgets."""
 
     views: list[View] = field(default_factory=list)
-    version: Version = (0, None)
+    version: Version = field(default_factory=dict)
 
 
 # --- processes ------------------------------------------------------------------------------------------------
@@ -146,10 +147,16 @@ def views(window_ids: Iterable[int]) -> list[View]:
 
 
 def version(run_ids: Iterable[int]) -> Version:
-    """The version of all budgets but those of other runs: new runs get budgets all the time."""
-    known = Budget.objects.filter(~Q(scope=Scope.RUN) | Q(run_id__in=list(run_ids)))
-    found = known.aggregate(count=Count("pk"), last=Max("changed_at"))
-    return found["count"], found["last"]
+    """The version of all budgets but those of other runs, each run's by itself: new runs get budgets all the time."""
+    shared = Budget.objects.exclude(scope=Scope.RUN).aggregate(
+        count=Count("pk"), last=Max("changed_at")
+    )
+    runs = list(run_ids)
+    found: Version = {None: (shared["count"], shared["last"]), **dict.fromkeys(runs, (0, None))}
+    own = Budget.objects.filter(scope=Scope.RUN, run_id__in=runs).values_list("run_id")
+    for run_id, count, last in own.annotate(Count("pk"), Max("changed_at")):
+        found[run_id] = (count, last)
+    return found
 
 
 # --- leases ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +58,8 @@ log = structlog.get_logger("devaipod.budgets")
 BEAT_SECONDS = 1.0
 #: Rows that are written before the beat.
 BATCH_ROWS = 2000
+#: Runs whose budgets' versions are remembered.
+MAX_VERSIONS = 4096
 #: How long a request waits for room that others hold.
 PATIENCE_SECONDS = 60.0
 #: How often the journals of killed processes are looked for, and incidents closed whose window has ended.
@@ -106,7 +108,7 @@ class Ledger:
         self._unwritten: list[bytes] = []
         self._batch: leases.Batch | None = None
         self._beat = 0
-        self._version: leases.Version = (0, None)
+        self._version: leases.Version = {}
         self._swept = 0.0
         # Whoever changes leases in the database and then in memory holds it over both.
         self._door = asyncio.Lock()
@@ -397,10 +399,21 @@ class Ledger:
             self._book.written(batch.changes, flushed.views, self._clock())
             assert self._journal is not None
             self._journal.forget_before(batch.journal)
-            if flushed.version != self._version:
-                # A budget was made, removed or switched: everybody is looked up anew.
-                self._version = flushed.version
-                self._book.bindings.clear()
+            self._forget_changed(runs, flushed.version)
+
+    def _forget_changed(self, run_ids: Iterable[int], version: leases.Version) -> None:
+        """Look up anew whom a budget that was made, removed or switched may bind: everybody, or the run whose own it is.
+
+        What was seen of a run stays known while it asks nothing: else every run that asks seldom would be looked up at each request.
+        """
+        everybody = version[None] != self._version.get(None)
+        changed = {run_id for run_id in run_ids if version.get(run_id) != self._version.get(run_id)}
+        if len(self._version) > MAX_VERSIONS:
+            self._version.clear()
+        self._version.update(version)
+        for payer in list(self._book.bindings):
+            if everybody or payer.run_id in changed:
+                del self._book.bindings[payer]
 
     def _make_batch(self, everything: bool) -> leases.Batch:
         """Take what was settled out of the accounts. Raises OSError while the journal lacks a settlement.

@@ -98,10 +98,12 @@ def main() -> None:
 
     port, upstream_port, runs = map(int, sys.argv[1:4])
     from devaipod_web import logging
+    from devaipod_web.serve import freeze_heap
 
     logging.configure()
     django.setup()
     print(json.dumps(prepare(upstream_port, runs)), flush=True)
+    freeze_heap()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(port))
 

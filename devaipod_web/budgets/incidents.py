@@ -54,13 +54,19 @@ def warn(charged: Mapping[int, int]) -> None:
 
     `charged` is window → run. Must run in the transaction that charged them.
     """
-    windows = BudgetWindow.objects.filter(pk__in=list(charged), soft_at=None).select_related(
+    # Judged here and not in the query: the product does not fit into 64 bits.
+    figures = BudgetWindow.objects.filter(pk__in=list(charged), soft_at=None).values_list(
+        "pk", "spent", "limit", "extra", "budget__soft_percent"
+    )
+    passed = [
+        pk for pk, spent, limit, extra, soft in figures if spent * 100 >= (limit + extra) * soft
+    ]
+    if not passed:
+        return
+    windows = BudgetWindow.objects.filter(pk__in=passed).select_related(
         "budget__project", "budget__person", "budget__token", "budget__run"
     )
     for window in windows.order_by("pk"):
-        # Here and not in the query: the product does not fit into 64 bits.
-        if window.spent * 100 < window.cap * window.budget.soft_percent:
-            continue
         if not BudgetWindow.objects.filter(pk=window.pk, soft_at=None).update(
             soft_at=timezone.now()
         ):

@@ -28,7 +28,7 @@ from tests.e2e.installation import free_port
 
 LITELLM = "litellm[proxy]==1.108.7"
 ROUNDS = 150
-RATE_ROUNDS = 5
+RATE_ROUNDS = 7
 STREAMS = {"": 400, "LiteLLM": 40}
 RUNS = 20
 START_SECONDS = 120

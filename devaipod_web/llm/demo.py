@@ -47,7 +47,7 @@ class Reply:
 
 def reply(request: dict[str, Any]) -> Reply:
     """The next reply of the conversation that the request carries. Raises `DemoFails` where the task asks for it."""
-    messages = [m for m in request.get("messages") or [] if isinstance(m, dict)]
+    messages = demo_tools.objects(request.get("messages"))
     tools = demo_tools.offered(request)
     start, turn = _turn(messages)
     task = Task.parse(_text(messages[start])) if messages else Task("", ())
@@ -95,9 +95,8 @@ def _results(messages: list[dict[str, Any]]) -> list[Result]:
     }
     results = []
     for message in messages:
-        for call in message.get("tool_calls") or []:
-            key = str(call.get("id")) if isinstance(call, dict) else ""
-            results.append(Result(texts.get(key, "")))
+        for call in demo_tools.objects(message.get("tool_calls")):
+            results.append(Result(texts.get(str(call.get("id")), "")))
     return results
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from devaipod_web.llm.demo import SYNTHETIC
+from devaipod_web.llm.demo_tools import objects
 
 Request = dict[str, Any]
 
@@ -27,7 +28,7 @@ def _responses(request: Mapping[str, Any]) -> Request:
     given = request.get("input")
     if isinstance(given, str):
         messages.append({"role": "user", "content": given})
-    for item in _objects(given):
+    for item in objects(given):
         kind = item.get("type", "message")
         if kind == "message":
             messages.append({"role": item.get("role"), "content": _words(item.get("content"))})
@@ -37,7 +38,7 @@ def _responses(request: Mapping[str, Any]) -> Request:
             messages.append(_result(item.get("call_id"), _words(item.get("output"))))
     tools = [
         _tool(tool.get("name"), tool.get("description"), tool.get("parameters"))
-        for tool in _objects(request.get("tools"))
+        for tool in objects(request.get("tools"))
         if tool.get("type") == "function"
     ]
     return {"messages": messages, "tools": tools}
@@ -47,9 +48,9 @@ def _messages(request: Mapping[str, Any]) -> Request:
     messages: list[dict[str, Any]] = []
     if request.get("system"):
         messages.append({"role": "system", "content": _words(request["system"])})
-    for message in _objects(request.get("messages")):
+    for message in objects(request.get("messages")):
         content = message.get("content")
-        blocks = list(_objects(content))
+        blocks = objects(content)
         for block in blocks:
             if block.get("type") == "tool_use":
                 arguments = json.dumps(block.get("input"))
@@ -61,7 +62,7 @@ def _messages(request: Mapping[str, Any]) -> Request:
             messages.append({"role": message.get("role"), "content": words})
     tools = [
         _tool(tool.get("name"), tool.get("description"), tool.get("input_schema"))
-        for tool in _objects(request.get("tools"))
+        for tool in objects(request.get("tools"))
     ]
     return {"messages": messages, "tools": tools}
 
@@ -73,8 +74,8 @@ def _gemini(request: Mapping[str, Any]) -> Request:
         messages.append({"role": "system", "content": _words(system.get("parts"))})
     calls = results = 0
     contents = request.get("contents")
-    for content in _objects([contents] if isinstance(contents, dict) else contents):
-        parts = list(_objects(content.get("parts")))
+    for content in objects([contents] if isinstance(contents, dict) else contents):
+        parts = objects(content.get("parts"))
         for part in parts:
             call = part.get("functionCall") or part.get("function_call")
             result = part.get("functionResponse") or part.get("function_response")
@@ -95,8 +96,8 @@ def _gemini(request: Mapping[str, Any]) -> Request:
             each.get("description"),
             _plain_schema(each.get("parametersJsonSchema") or each.get("parameters")),
         )
-        for tool in _objects(request.get("tools"))
-        for each in _objects(tool.get("functionDeclarations") or tool.get("function_declarations"))
+        for tool in objects(request.get("tools"))
+        for each in objects(tool.get("functionDeclarations") or tool.get("function_declarations"))
     ]
     return {"messages": messages, "tools": tools}
 
@@ -109,18 +110,12 @@ READERS: dict[str, Callable[[Mapping[str, Any]], Request]] = {
 }
 
 
-def _objects(value: object) -> Iterator[dict[str, Any]]:
-    for each in value if isinstance(value, list) else ():
-        if isinstance(each, dict):
-            yield each
-
-
 def _words(value: object) -> str:
     """The text of a content, whichever shape it has."""
     if isinstance(value, str):
         return value
     return "\n".join(
-        str(part["text"]) for part in _objects(value) if isinstance(part.get("text"), str)
+        str(part["text"]) for part in objects(value) if isinstance(part.get("text"), str)
     )
 
 

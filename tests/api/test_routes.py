@@ -80,4 +80,4 @@ def test_stored_secrets_are_sealed_anew(call, manager, monkeypatch):
     assert call(manager)("POST", "/providers/reseal").json() == {"sealed": 1, "unreadable": []}
     monkeypatch.setenv("DEVAIPOD_ENCRYPTION_KEY", "new")
     row.refresh_from_db()
-    assert vault.unseal(row.credential) == b"sk-a"
+    assert vault.unseal(bytes(row.credential)) == b"sk-a"

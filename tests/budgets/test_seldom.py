@@ -28,13 +28,16 @@ def payers(run, project, operator):
     return [Payer(each.pk, project.pk, operator.pk) for each in (run, *others)]
 
 
-async def test_runs_that_ask_in_turn_are_looked_up_a_few_times_in_all(
-    payers, ledgers, monkeypatch
-):
+async def test_runs_that_ask_in_turn_are_looked_up_a_few_times_in_all(payers, ledgers, monkeypatch):
     await db.write(budget, 100)
     ledger, looked = ledgers(), []
     real = leases.bind
-    monkeypatch.setattr(leases, "bind", lambda *args: looked.append(args) or real(*args))
+
+    def bind(*args):
+        looked.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(leases, "bind", bind)
     for number in range(40):
         reservation = await ledger.reserve(payers[number % 4], ONE)
         ledger.settle(reservation, ONE, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -158,7 +159,7 @@ def test_a_price_that_cannot_be_is_refused_at_its_field(manager, fields, field):
 
 
 def test_there_is_one_price_for_a_pattern(manager, project):
-    given = {"sent": Decimal(1), "received": Decimal(1)}
+    given: dict[str, Any] = {"sent": Decimal(1), "received": Decimal(1)}
     price_rows.save(manager, None, pattern="x", **given)
     price_rows.save(manager, None, pattern="x", project=project, **given)
     price_rows.save(manager, None, pattern="x", is_ceiling=True, **given)
@@ -172,14 +173,15 @@ def test_a_price_is_entered_changed_and_removed_on_its_pages(client, manager):
     fields = {"pattern": "house-*", "sent": "10", "received": "20.5", "project": ""}
     assert client.post("/prices/new/", fields).status_code == 302
     row = Price.objects.get()
-    assert (row.sent, row.cached, row.request) == (10, None, 0)
+    assert (row.sent, row.cached, row.request) == (Decimal(10), None, Decimal(0))
     page = client.get("/prices/").content.decode()
     assert "$10<" in page
     assert "$20.5<" in page
     answer = client.post(f"/prices/{row.key}/", {**fields, "is_ceiling": "on", "cached": "0"})
     assert answer.status_code == 302
     row.refresh_from_db()
-    assert (row.is_ceiling, row.cached) == (True, 0)
+    assert row.is_ceiling
+    assert row.cached == 0
     assert client.post(f"/prices/{row.key}/", {"action": "remove"}).status_code == 302
     assert not Price.objects.exists()
 
@@ -227,10 +229,10 @@ def test_everything_is_sealed_anew_with_the_first_key(manager, monkeypatch):
     monkeypatch.setenv("DEVAIPOD_ENCRYPTION_KEY", "new")
     a.refresh_from_db()
     hook.refresh_from_db()
-    assert vault.unseal(a.credential) == b"sk-a"
-    assert vault.unseal(hook.secret) == b"whsec"
+    assert vault.unseal(bytes(a.credential)) == b"sk-a"
+    assert vault.unseal(bytes(hook.secret)) == b"whsec"
     monkeypatch.setenv("DEVAIPOD_ENCRYPTION_KEY", "lost")
     b.refresh_from_db()
-    assert vault.unseal(b.credential) == b"sk-b"
+    assert vault.unseal(bytes(b.credential)) == b"sk-b"
     entry = AuditEntry.objects.get(action="secrets.resealed")
     assert entry.detail == {"sealed": 2, "unreadable": 1}

@@ -31,8 +31,9 @@ _SUBJECTS = ("project", "person", "token", "run", "created_by")
 class Burn:
     """How one budget stands in its present window, in US dollars, tokens or requests.
 
-    `held` is leased by processes for requests under way and soon; `cap` is the limit with once-only extensions; `start` and `end` are None where there are none; `projected` is what is
-    spent at the window's end if it goes on as since its start (None where a window has no end); `left` is what nobody holds.
+    `held` is leased by processes for requests under way and soon; `cap` is the limit with once-only extensions; `start` and `end` are
+    None where there are none; `projected` is what is spent at the window's end if it goes on as since its start (None where a
+    window has no end); `left` is what nobody holds.
     """
 
     budget: Budget

@@ -157,7 +157,6 @@ def incidents_list(request: HttpRequest, filters: Query[IncidentFilters]) -> Que
     "/{key}/resolve",
     operation_id="incident_resolve",
     response=IncidentOut,
-    once=True,
     problems=(409,),
 )
 def incident_resolve(request: HttpRequest, key: str, body: ResolveIn) -> Incident:

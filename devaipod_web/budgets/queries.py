@@ -31,8 +31,9 @@ _SUBJECTS = ("project", "person", "token", "run", "created_by")
 class Burn:
     """How one budget stands in its present window, in US dollars, tokens or requests.
 
-    `held` is leased by processes for requests under way and soon; `cap` is the limit with once-only extensions; `projected` is what is
-    spent at the window's end if it goes on as since its start (None where a window has no end); `left` is what nobody holds.
+    `held` is leased by processes for requests under way and soon; `cap` is the limit with once-only extensions; `start` and `end` are
+    None where there are none; `projected` is what is spent at the window's end if it goes on as since its start (None where a
+    window has no end); `left` is what nobody holds.
     """
 
     budget: Budget
@@ -53,7 +54,7 @@ class Burn:
     @property
     def over_soft(self) -> bool:
         """Whether the threshold is reached."""
-        return self.start is not None and self.spent >= self.soft
+        return self.budget.window != Window.EACH_RUN and self.spent >= self.soft
 
     @property
     def over_projected(self) -> bool:
@@ -107,7 +108,17 @@ def burn(budget: Budget, at: datetime | None = None) -> Burn:
         passed = max((at - start).total_seconds(), 1.0)
         units = round(window.spent * (end - start).total_seconds() / passed)
         projected = max(spent, shown(budget.metric, units))
-    return Burn(budget, start, end, spent, held, extra, cap, _soft(budget, window.cap), projected)
+    return Burn(
+        budget,
+        start if end else None,
+        end,
+        spent,
+        held,
+        extra,
+        cap,
+        _soft(budget, window.cap),
+        projected,
+    )
 
 
 def _soft(budget: Budget, cap: int) -> Decimal:

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from devaipod_web.accounts.models import ApiToken, KeptAnswer
 from devaipod_web.api.once import KEEP
+from devaipod_web.budgets.models import Budget
 from devaipod_web.cli.client import Client, Refused
 from devaipod_web.llm.models import Price, Provider
 from devaipod_web.projects.models import Project
@@ -57,6 +58,12 @@ CREATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Any]] = {
         {"pattern": "x", "sent": "1", "received": "1"},
         {"pattern": "x", "sent": "1", "received": "2"},
         Price,
+    ),
+    "budget_create": (
+        "/budgets",
+        {"scope": "installation", "metric": "usd", "window": "day", "limit": "10"},
+        {"scope": "installation", "metric": "usd", "window": "day", "limit": "20"},
+        Budget,
     ),
     "run_prompt": ("/runs/{run}/prompt", {"text": "more"}, {"text": "less"}, Turn),
 }

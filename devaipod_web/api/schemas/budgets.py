@@ -40,7 +40,7 @@ class BudgetOut(Schema):
     created_by: str | None = doc("Who set it: a name for signing in.", "mona")
     created_at: datetime = doc("When it was set.", WHEN)
     window_start: datetime | None = doc(
-        "When the present window began, or null for `each_run`.", WHEN
+        "When the present window began; null for `total` and `each_run`.", WHEN
     )
     window_end: datetime | None = doc("When it ends, or null.", "2026-12-01T00:00:00Z")
     spent: Money = doc("What was spent in it.", "61.200000000000")

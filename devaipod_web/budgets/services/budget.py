@@ -63,7 +63,7 @@ def create(
             _audit(by, "budget.created", budget, _plain(budget))
     except IntegrityError:
         raise BudgetExists(
-            f"There is a budget of {Metric(metric).label} and window {Window(window).label} for this scope.",
+            f"This scope has a budget in {Metric(metric).label} with the window {window} already.",
             next_step="Change that one.",
         ) from None
     return budget

@@ -42,6 +42,8 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 FALLBACK_SECONDS = 60.0
 #: A run whose answers are cut off before their usage block so often in a row is charged what was reserved.
 MAX_CUT_OFF = 3
+#: Runs of which it is remembered how often.
+MAX_REMEMBERED = 4096
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS = (("content-type", EVENT_STREAM), ("cache-control", "no-store"))
@@ -318,6 +320,8 @@ class Exchange:
             _cut_off.pop(run_id, None)
         else:
             # An agent that hangs up before the counts come would be charged by our estimates alone.
+            if len(_cut_off) > MAX_REMEMBERED:
+                _cut_off.clear()
             _cut_off[run_id] = _cut_off.get(run_id, 0) + 1
             if _cut_off[run_id] >= MAX_CUT_OFF:
                 telling.later(

@@ -21,7 +21,7 @@ def request(
 
     Raises ForgeError when the guard refuses the address, OSError or HTTPException when nobody answers.
     """
-    target = guard.open_url(url)
+    target = guard.open_url(url.partition("?")[0])  # the query is ours
     parts = urlsplit(url)
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     raw = socket.create_connection((target.addresses[0], target.port), timeout=TIMEOUT_SECONDS)

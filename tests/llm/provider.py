@@ -54,6 +54,21 @@ class ScriptedProvider:
         answer: web.StreamResponse = await method(request, spoken, bool(streamed))
         return answer
 
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """Its list of models, for whoever has the key in the way of the form."""
+        self.headers.append(dict(request.headers))
+        self.paths.append(request.path_qs)
+        sent = {name.lower(): value for name, value in request.headers.items()}
+        if request.path == "/v1beta/models":
+            if sent.get("x-goog-api-key") != KEY:
+                return web.json_response({"error": {"message": "no"}}, status=403)
+            return web.json_response({"models": [{"name": "models/gemini-2.5-pro"}]})
+        anthropic = "anthropic-version" in sent
+        key = sent.get("x-api-key") if anthropic else sent.get("authorization", "")[7:]
+        if key != KEY:
+            return web.json_response({"error": {"message": "no"}}, status=401)
+        return web.json_response({"data": [{"id": "claude-1" if anthropic else "gpt-1"}]})
+
     async def do_answer(
         self, request: web.Request, spoken: Chat, streamed: bool, *, usage: bool = True
     ) -> web.StreamResponse:
@@ -202,6 +217,7 @@ async def provider_running() -> AsyncIterator[ScriptedProvider]:
     provider = ScriptedProvider()
     app = web.Application(client_max_size=64 * 1024**2)
     app.router.add_post("/{path:.*}", provider.handle)
+    app.router.add_get("/{path:.*/models}", provider.models)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -48,6 +48,17 @@ async def test_a_provider_that_refuses(
         assert (call.tokens_in, call.cost) == (0, Decimal(0))
 
 
+async def test_a_budget_that_has_no_room(gateway, pod, scripted, its_provider, spoken, settings):
+    settings.RUN_BUDGET_USD = Decimal("0.001")
+    status, body = await ask(gateway, pod, spoken)
+    assert status == 402
+    assert "budget of this run has no room" in spoken.words_of(json.loads(body))
+    assert scripted.seen == []
+    (event,) = await payloads(pod.row.run, "model.refused")
+    assert event["code"] == "budget-used-up"
+    assert "raise the budget" in event["next_step"]
+
+
 async def test_a_request_that_it_refuses_gets_the_providers_own_words(
     gateway, pod, scripted, its_provider, spoken
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.bench.browser import cookie
 from tests.bench.viewers import resident
 from tests.e2e.attached import Attached, launched, shop
 from tests.e2e.installation import Installation, installed
@@ -177,6 +179,24 @@ def test_it_closes_when_the_role_ends_and_when_the_token_is_revoked(place: Insta
             f"row = tokens.live(tokens.digest({token!r})); tokens.revoke(row, row.user)",
         )
         assert shell.to_end()[0] == 4403
+
+
+def test_a_pages_session_opens_it_and_its_end_closes_it(place: Installation, pod: str):
+    session = cookie(place)
+    headers = {"Cookie": session, "Origin": place.url}
+    with Attached(place, pod, headers=headers) as shell:
+        shell.until(b"$")
+        django(
+            place,
+            "from django.contrib.sessions.models import Session\n"
+            f"Session.objects.filter(session_key__in={re.findall('=([^;]+)', session)!r}).delete()",
+        )
+        assert shell.to_end()[0] == 4403
+    # A cookie beside a token that does not count opens nothing.
+    other = {"Cookie": cookie(place), "Authorization": "Bearer dvp_nonsense"}
+    with pytest.raises(InvalidStatus) as refused:
+        Attached(place, pod, headers=other)
+    assert refused.value.response.status_code == 401
 
 
 def test_the_program_and_its_children_end_with_the_connection(place: Installation, pod: str):

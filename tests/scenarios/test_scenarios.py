@@ -289,8 +289,13 @@ def check(place: Installation, key: str, run: dict[str, Any], expect: dict[str, 
         seen = place.api("GET", f"/runs/{key}/diagnostics?attempt={number}")
         assert [finding["code"] for finding in seen["findings"]] == codes, as_text(seen)
     if expect.get("review"):
-        reviews = place.api("GET", "/reviews?state=open")["results"]
-        assert any(review["run"] == key for review in reviews), told
+
+        def is_open() -> bool:
+            reviews = place.api("GET", "/reviews?state=open")["results"]
+            return any(review["run"] == key for review in reviews)
+
+        # The run has ended with its push; the review opens right after.
+        place.wait(is_open, 20, f"the review of:\n{told}")
     if "files" in expect:
         (repository,) = (place.home / "staging").glob(f"*/runs/{key}.git")
         branch = f"agent/{key}/work"

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo up down logs images setup doctor test check bench fmt lint locks openapi clean
+.PHONY: bench-llm help demo up down logs images setup doctor test check bench fmt lint locks openapi clean
 SHELL := /bin/sh
 # The system's Python runs devaipod_web.host until .venv is there; `make PYTHON=python3.12 up` chooses one.
 HOST = python=$$(PYTHON="$(PYTHON)" sh devaipod_web/host/find-python.sh) && "$$python" -m devaipod_web.host
@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Of tests: PYTEST="-k promote -x" make test; -n 0 runs them in one process, with output as it comes.
 
 help: ## What can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 demo: ## Everything from nothing, and a finished first run; again: one more run
 	@$(HOST) demo
@@ -37,6 +37,10 @@ check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
 		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow" $(PYTEST)
+
+bench-llm: ## What the gateway adds to a model request, beside LiteLLM and a bare pass-through
+	@$(HOST) venv --dev
+	@$(BIN)/python -m tests.bench.llm
 
 bench: setup ## The figures of docs/develop/benchmarks.md
 	@$(HOST) bench

@@ -16,7 +16,7 @@ from devaipod_web.runs import overview
 THEME_COOKIE = "devaipod_theme"
 THEMES = ("light", "dark")
 #: First part of a page's address → the rail's entry that it belongs to.
-SECTIONS = {"": "now"}
+SECTIONS = {"": "now", "routes": "providers", "prices": "providers"}
 #: (view name, label, what its count means)
 LINKS = (
     ("now", "Now", "need a person"),
@@ -132,6 +132,8 @@ class Frame:
         if self.may_manage:
             pages += [("New project", "project_new", ""), ("Audit", "audit", "")]
             pages += [("Providers", "providers", ""), ("New provider", "provider_new", "")]
+            pages += [("Routes", "routes", ""), ("New route", "route_new", "")]
+            pages += [("Prices", "prices", ""), ("New price", "price_new", "")]
             pages += [("Webhooks", "webhooks", ""), ("New webhook", "webhook_new", "")]
             pages += [("People", "people", ""), ("Add a person", "person_new", "")]
         return [{"label": label, "url": reverse(name), "key": key} for label, name, key in pages]

@@ -20,7 +20,8 @@ KEY_LENGTH = 10
 
 def new_key() -> str:
     """A public key of a row: 10 random lower-case base32 characters (RFC 4648 §6), 50 bits."""
-    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(KEY_LENGTH))
+    # 32 letters: the low five bits of a random byte choose one evenly.
+    return "".join(KEY_ALPHABET[byte & 31] for byte in secrets.token_bytes(KEY_LENGTH))
 
 
 #: What holds the packages `devaipod_web` and `pods`: a checkout's top, or the site-packages of an installed wheel.
@@ -197,3 +198,8 @@ def pod_token_dir(pod_name: str) -> Path:
 def sample_dir() -> Path:
     """The demo's own upstream and production repositories."""
     return home() / "sample"
+
+
+def budgets_dir() -> Path:
+    """Journals of the processes that hold leases on budgets, a folder a process."""
+    return home() / "budgets"

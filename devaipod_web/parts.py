@@ -238,6 +238,17 @@ class _Loop(Part):
         self._end.set()
 
 
+class Budgets(_Loop):
+    """The beat of the gateway's ledger. It starts before the gateway and ends after it: what a request did cost is settled at its end."""
+
+    name = "budgets"
+
+    def _main(self, stop: asyncio.Event) -> Coroutine[Any, Any, None]:
+        from devaipod_web.budgets import ledger
+
+        return ledger.current().run(stop)
+
+
 class Webhooks(_Loop):
     """The sender of webhooks' deliveries."""
 

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "devaipod_web.settings")
 import structlog
 
 from devaipod_web import home, logging
-from devaipod_web.parts import Gateway, Part, PartFailed, Supervisor, Wakes, Web, Webhooks
+from devaipod_web.parts import Budgets, Gateway, Part, PartFailed, Supervisor, Wakes, Web, Webhooks
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -245,6 +246,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
     try:
         # The gateway first: a sidecar that waits for it finds it before the supervisor looks at its pod.
         if "gateway" in wanted:
+            await _add(parts, Budgets())
             await _add(parts, Gateway())
         if sock is not None:
             await _add(parts, Web(sock))
@@ -257,6 +259,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         url = _url(sock, host)
         if sock is not None:
             _write_card(url)
+        freeze_heap()
         log.info("serve.up", services=list(wanted), url=url, pid=os.getpid())
         if sys.stdout.isatty():
             print(f"devaipod serves at {url} (end with Ctrl-C)", flush=True)
@@ -266,14 +269,22 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
             beats.cancel()
         await asyncio.gather(
             *([beats] if beats is not None else []),
-            *(part.stop() for part in parts.values()),
+            *(part.stop() for part in parts.values() if part.name != Budgets.name),
             return_exceptions=True,
         )
+        if Budgets.name in parts:
+            await parts[Budgets.name].stop()
         await backends.close()
         await _drain()
         if sock is not None:
             home.serve_card().unlink(missing_ok=True)
         log.info("serve.down")
+
+
+def freeze_heap() -> None:
+    """Take what is loaded by now out of the garbage collector's sight: looking through it took a sixth of a busy gateway's time."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _add(parts: dict[str, Part], part: Part) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from decimal import Decimal, InvalidOperation
 
 from devaipod_web import home
 from devaipod_web.database import database_config
@@ -24,6 +25,17 @@ def _number(name: str, default: int) -> int:
         return int(text)
     except ValueError as error:
         raise ValueError(f"{name} must be a whole number, not {text!r}") from error
+
+
+def _decimal(name: str, default: str) -> Decimal:
+    text = os.environ.get(name) or default
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError(f"{name} must be a number such as {default}, not {text!r}") from error
+    if not value.is_finite() or value < 0:
+        raise ValueError(f"{name} must be a number from 0 on, not {text!r}")
+    return value
 
 
 DEBUG = _flag("DEVAIPOD_DEBUG")
@@ -53,6 +65,7 @@ INSTALLED_APPS = [
     "devaipod_web.projects",
     "devaipod_web.runs",
     "devaipod_web.llm",
+    "devaipod_web.budgets",
     "devaipod_web.reviews",
     "devaipod_web.webhooks",
     "devaipod_web.health",
@@ -157,8 +170,12 @@ KEEP_WARM = timedelta(seconds=_number("DEVAIPOD_KEEP_WARM_SECONDS", 600))
 PERMISSION_TIMEOUT = timedelta(seconds=_number("DEVAIPOD_PERMISSION_TIMEOUT_SECONDS", 1800))
 #: Wall time of a run unless its project or the launch says less.
 DEFAULT_WALL_SECONDS = _number("DEVAIPOD_WALL_SECONDS", 7200)
-#: A running run without any event for this long is named stuck.
+#: What a run may spend on models, and how many requests it may send them, unless its project, the launch or a manager says
+#: otherwise. 0 is no limit.
+RUN_BUDGET_USD = _decimal("DEVAIPOD_RUN_BUDGET_USD", "5.00")
+RUN_REQUESTS = _number("DEVAIPOD_RUN_REQUESTS", 1000)
 HEALTH_SECONDS = _number("DEVAIPOD_HEALTH_SECONDS", 20)
+#: A running run without any event for this long is named stuck.
 STUCK_AFTER = timedelta(seconds=_number("DEVAIPOD_STUCK_AFTER_SECONDS", 300))
 #: Attempts of a run whose pod was lost without its fault.
 MAX_ATTEMPTS = _number("DEVAIPOD_MAX_ATTEMPTS", 3)
@@ -179,6 +196,8 @@ LOCAL_REPOSITORY_ROOTS = [
 ALLOWED_PRIVATE_NETWORKS = [
     n for n in os.environ.get("DEVAIPOD_ALLOWED_PRIVATE_NETWORKS", "").split(",") if n
 ]
+#: Tokens that a model may answer with when the agent's request says no limit, unless a route or the model's own limit says less.
+OUTPUT_LIMIT = _number("DEVAIPOD_OUTPUT_LIMIT", 32_000)
 #: Bytes that one push may bring.
 MAX_PUSH_BYTES = _number("DEVAIPOD_MAX_PUSH_BYTES", 256 * 1024 * 1024)
 #: Event count and bytes that one attempt may store.

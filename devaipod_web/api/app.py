@@ -8,12 +8,14 @@ from django.http import HttpRequest
 from ninja import NinjaAPI, Router
 
 from devaipod_web import __version__
-from devaipod_web.api import pods as api_pods
 from devaipod_web.api import (
+    budgets,
+    prices,
     problems,
     providers,
     retention,
     reviews,
+    routes,
     runs,
     services,
     status,
@@ -21,6 +23,7 @@ from devaipod_web.api import (
     usage,
     webhooks,
 )
+from devaipod_web.api import pods as api_pods
 from devaipod_web.api import projects as api_projects
 from devaipod_web.api.bodies import StrictParser
 from devaipod_web.api.openapi import document
@@ -56,10 +59,14 @@ api.add_router("/services", services.router)
 api.add_router("", services.installation_router)
 api.add_router("/projects", api_projects.router)
 api.add_router("/providers", providers.router)
+api.add_router("/routes", routes.router)
+api.add_router("/prices", prices.router)
 api.add_router("/runs", runs.router)
 api.add_router("/pods", api_pods.router)
 api.add_router("/reviews", reviews.router)
 api.add_router("/usage", usage.router)
+api.add_router("/budgets", budgets.router)
+api.add_router("/incidents", budgets.incidents_router)
 api.add_router("/tokens", tokens.router)
 api.add_router("/webhooks", webhooks.router)
 api.add_router("/deliveries", webhooks.deliveries_router)

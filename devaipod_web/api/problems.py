@@ -20,9 +20,12 @@ from ninja.errors import HttpError, ValidationError
 from ninja.errors import ValidationError as RequestInvalid
 
 from devaipod_web.accounts.errors import AccountError
+from devaipod_web.budgets.errors import BudgetError, InvalidBudget
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.health.errors import HealthError
+from devaipod_web.llm.price_rows import InvalidPrice
 from devaipod_web.llm.providers import InvalidProvider, ProviderInUse
+from devaipod_web.llm.routes import InvalidRoute
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.reviews.errors import ReviewError, TicksMissing
 from devaipod_web.runs.errors import RunError
@@ -100,8 +103,11 @@ ROOTS: tuple[type[Exception], ...] = (
     ReviewError,
     InvalidProvider,
     ProviderInUse,
+    InvalidRoute,
+    InvalidPrice,
     WebhookError,
     HealthError,
+    BudgetError,
 )
 
 
@@ -139,7 +145,15 @@ def install(api: NinjaAPI) -> None:
 def _told(request: HttpRequest, error: Any) -> HttpResponse:
     told: _Told = error
     more: dict[str, Any] = dict(getattr(error, "more", {}))
-    if isinstance(error, InvalidProject | InvalidProvider | InvalidWebhook):
+    if isinstance(
+        error,
+        InvalidProject
+        | InvalidProvider
+        | InvalidRoute
+        | InvalidPrice
+        | InvalidWebhook
+        | InvalidBudget,
+    ):
         more["errors"] = [{"field": name, "detail": text} for name, text in error.errors.items()]
     if isinstance(error, TicksMissing):
         more["missing"] = error.missing

@@ -11,8 +11,15 @@ from ninja.responses import Status
 from devaipod_web.api.auth import caller
 from devaipod_web.api.reach import nothing
 from devaipod_web.api.routing import operation
-from devaipod_web.api.schemas.providers import ProviderChanges, ProviderIn, ProviderOut
-from devaipod_web.llm import providers
+from devaipod_web.api.schemas.providers import (
+    ProviderChanges,
+    ProviderIn,
+    ProviderOut,
+    ResealedOut,
+    TestedOut,
+)
+from devaipod_web.llm import provider_test as tester
+from devaipod_web.llm import providers, reseal
 from devaipod_web.llm.models import Provider
 
 router = Router(tags=["providers"])
@@ -48,6 +55,15 @@ def provider_create(request: HttpRequest, body: ProviderIn) -> Any:
     return Status(201, providers.save(caller(request), None, **body.model_dump()))
 
 
+@operation(router, "POST", "/reseal", operation_id="providers_reseal", response=ResealedOut)
+def providers_reseal(request: HttpRequest) -> reseal.Resealed:
+    """Seal the stored secrets anew.
+
+    With the first of the server's encryption keys, after which the others may go. What no key opens stays and is named.
+    """
+    return reseal.reseal(caller(request))
+
+
 @operation(router, "GET", "/{key}", operation_id="provider_get", response=ProviderOut)
 def provider_get(request: HttpRequest, key: str) -> Provider:
     """One provider."""
@@ -65,6 +81,7 @@ def provider_update(request: HttpRequest, key: str, body: ProviderChanges) -> Pr
         caller(request),
         provider,
         name=body.name if body.name is not None else provider.name,
+        kind=body.kind or "",
         base_url=body.base_url if body.base_url is not None else provider.base_url,
         credential=body.credential or "",
         forget_credential=body.credential == "",
@@ -82,7 +99,17 @@ def provider_update(request: HttpRequest, key: str, body: ProviderChanges) -> Pr
 def provider_delete(request: HttpRequest, key: str) -> Any:
     """Remove a provider.
 
-    Refused (409) while a project uses it.
+    Refused (409) while a project or a route uses it.
     """
     providers.remove(caller(request), find(key))
     return Status(204, None)
+
+
+@operation(router, "POST", "/{key}/test", operation_id="provider_test", response=TestedOut)
+def provider_test(request: HttpRequest, key: str) -> tester.Tested:
+    """Test a provider.
+
+    Asks it for its models, with the stored key, as a run would (Vertex AI: for a count of tokens). It costs nothing and takes at
+    most some ten seconds.
+    """
+    return tester.test(find(key))

@@ -16,6 +16,7 @@ from django.http import Http404, HttpRequest
 from devaipod_web.accounts.models import User
 from devaipod_web.accounts.permissions import REACH, Reach
 from devaipod_web.api.problems import Problem
+from devaipod_web.budgets.models import Budget, Incident
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Review
 from devaipod_web.runs.models import PermissionRequest, Run, RunPod
@@ -31,6 +32,8 @@ PROJECT_OF: dict[type[Model], str] = {
     Review: "run__project",
     PermissionRequest: "run__project",
     Delivery: "webhook__project",
+    Budget: "project",
+    Incident: "run__project",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from django.db.models import Case, DurationField, ExpressionWrapper, F, QuerySet, Value, When
@@ -188,7 +189,19 @@ def run_create(request: HttpRequest, body: RunIn) -> Any:
         idempotency_key=body.idempotency_key_of_paperclip,
         labels={**body.labels, **body.labels_of_paperclip},
         unique_label=body.unique_label,
+        token=owner.through,
+        limits=limits_of(body),
     )
+
+
+def limits_of(body: RunIn) -> dict[str, Decimal | int]:
+    """The limits of its own that a body gives its run."""
+    found: dict[str, Decimal | int] = {}
+    if body.budget_usd is not None:
+        found["usd"] = Decimal(body.budget_usd)
+    if body.budget_requests is not None:
+        found["requests"] = body.budget_requests
+    return found
 
 
 def launched(owner: User, project_slug: str, **more: Any) -> Any:

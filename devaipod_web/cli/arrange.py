@@ -14,7 +14,7 @@ from devaipod_web.cli.client import CliError
 PANELS: dict[str, tuple[str, ...]] = {
     "Runs": ("run", "ps", "show", "logs", "events", "attach", "prompt", "answer", "stop", "rm", "debug", "pod"),
     "Reviews": ("review", "diff", "promote", "reject"),
-    "Projects, tokens, webhooks": ("project", "token", "webhook"),
+    "Projects, providers, tokens, webhooks": ("project", "provider", "token", "webhook"),
     "Installation": ("setup", "status", "services", "restart", "teardown", "prune"),
     "This host": ("serve", "migrate", "down", "clean", "doctor", "sign-in-link"),
     "More": ("demo", "gc-session", "completion"),

@@ -21,6 +21,7 @@ from devaipod_web.cli import (
     gc_session,
     installation,
     pods,
+    providers,
     reviews,
     runs,
     server,
@@ -94,6 +95,7 @@ app.add_typer(pods.app, name="pod")
 app.add_typer(reviews.app, name="review")
 app.add_typer(tokens.tokens, name="token")
 app.add_typer(tokens.projects, name="project")
+app.add_typer(providers.app, name="provider")
 app.add_typer(webhooks.app, name="webhook")
 arrange.arrange(app)
 

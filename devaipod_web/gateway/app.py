@@ -6,25 +6,29 @@ asks for a token; which of the two kinds stands in the table.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
-from django.db import DatabaseError
 
-from devaipod_web.gateway import git, sidecar, tokens
-from devaipod_web.gateway.http import ClientGone, Receive, Request, Response, Scope, Send, TooLarge
+from devaipod_web.gateway import git, lives, sidecar, tokens
+from devaipod_web.gateway.http import (
+    ClientGone,
+    ErrorForm,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    TooLarge,
+)
 from devaipod_web.gateway.tokens import Caller, TokenKind
 from devaipod_web.llm import proxy
+from devaipod_web.llm.forms import FORMS
 
-log = structlog.get_logger("devaipod.gateway")
-
-#: How often a request that lasts asks whether its token still lives, in seconds.
-RECHECK_SECONDS = 2.0
 #: Requests of one run that may be under way at once; a flood of one run must not take everybody's room.
 MAX_MODEL_REQUESTS = 8
 MAX_GIT_REQUESTS = 4
@@ -41,6 +45,8 @@ class Route:
     path: re.Pattern[str]
     handler: Handler
     at_once: int
+    #: How errors are told on this route.
+    errors: ErrorForm | None = None
 
     @property
     def room(self) -> str:
@@ -58,10 +64,11 @@ async def tools_absent(caller: Caller, request: Request, response: Response) -> 
 
 
 ROUTES: tuple[Route, ...] = (
-    Route(
-        "POST", re.compile(r"/llm/v1/chat/completions"), proxy.chat_completions, MAX_MODEL_REQUESTS
+    *(
+        Route(door.method, door.path, proxy.handler(form, door), MAX_MODEL_REQUESTS, form.error)
+        for form in FORMS
+        for door in form.doors
     ),
-    Route("GET", re.compile(r"/llm/v1/models"), proxy.models, MAX_MODEL_REQUESTS),
     *(
         Route(method, re.compile(r"/mcp/[a-z0-9-]+"), tools_absent, MAX_MODEL_REQUESTS)
         for method in ("GET", "POST", "DELETE")
@@ -111,10 +118,11 @@ async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _http(request: Request, response: Response) -> None:
-    routes = [route for route in ROUTES if route.path.fullmatch(request.path)]
+    routes = _routes(request.path)
     if not routes:
         await response.error(404, _not_served(request.path), code="not-found")
         return
+    form = routes[0].errors
     caller = await tokens.find(request.bearer) if request.bearer else None
     if caller is None:
         await response.error(
@@ -122,6 +130,7 @@ async def _http(request: Request, response: Response) -> None:
             "The run token is missing, unknown, or its pod has ended.",
             code="token-refused",
             headers=[("www-authenticate", "Bearer")],
+            form=form,
         )
         return
     if caller.kind is not TokenKind.DATA:
@@ -129,13 +138,18 @@ async def _http(request: Request, response: Response) -> None:
             403,
             "The control token does not count here: send the data token.",
             code="wrong-token",
+            form=form,
         )
         return
     route = next((route for route in routes if route.method == request.method), None)
     if route is None:
         allowed = ", ".join(sorted({route.method for route in routes}))
         await response.error(
-            405, f"Use {allowed} here.", code="method-not-allowed", headers=[("allow", allowed)]
+            405,
+            f"Use {allowed} here.",
+            code="method-not-allowed",
+            headers=[("allow", allowed)],
+            form=form,
         )
         return
     await _run(route, caller, request, response)
@@ -152,6 +166,11 @@ def _not_served(path: str) -> str:
     return "This path is not served here."
 
 
+@lru_cache(maxsize=1024)
+def _routes(path: str) -> tuple[Route, ...]:
+    return tuple(route for route in ROUTES if route.path.fullmatch(path))
+
+
 async def _run(route: Route, caller: Caller, request: Request, response: Response) -> None:
     place = (caller.run_id, route.room)
     if _under_way[place] >= route.at_once:
@@ -160,21 +179,27 @@ async def _run(route: Route, caller: Caller, request: Request, response: Respons
             f"This run has {route.at_once} such requests under way: wait for one to end.",
             code="too-many-requests",
             headers=[("retry-after", "1")],
+            form=route.errors,
         )
         return
     _under_way[place] += 1
     try:
-        with structlog.contextvars.bound_contextvars(run=caller.run_key, pod=caller.pod_name):
-            async with _while_token_lives(request.bearer):
-                await route.handler(caller, request, response)
+        # Each request is a task with a context of its own: what is bound ends with it.
+        structlog.contextvars.bind_contextvars(run=caller.run_key, pod=caller.pod_name)
+        with lives.while_token_lives(request.bearer):
+            await route.handler(caller, request, response)
     except ClientGone:
         return
     except TooLarge:
         if not response.started:
-            await response.error(413, "The request's body is too large.", code="too-large")
-    except _TokenDied:
+            await response.error(
+                413, "The request's body is too large.", code="too-large", form=route.errors
+            )
+    except lives.TokenDied:
         if not response.started:
-            await response.error(401, "The run's pod has ended.", code="token-refused")
+            await response.error(
+                401, "The run's pod has ended.", code="token-refused", form=route.errors
+            )
         else:
             # An answer that is cut must not look complete: without the last chunk the client sees the break.
             raise
@@ -182,40 +207,3 @@ async def _run(route: Route, caller: Caller, request: Request, response: Respons
         _under_way[place] -= 1
         if not _under_way[place]:
             del _under_way[place]
-
-
-class _TokenDied(Exception):
-    """The pod ended while one of its requests was under way."""
-
-
-async def _lives(token: str) -> bool:
-    try:
-        return await tokens.find(token) is not None
-    except DatabaseError:
-        log.exception("gateway.token_not_checked")
-        return True  # the request was let in by a token that lived: a database that stumbles does not end it
-
-
-@contextlib.asynccontextmanager
-async def _while_token_lives(token: str) -> AsyncIterator[None]:
-    """Cancel what runs inside soon after the token died."""
-    doing = asyncio.current_task()
-    assert doing is not None
-    died = False
-
-    async def look() -> None:
-        nonlocal died
-        while await _lives(token):
-            await asyncio.sleep(RECHECK_SECONDS)
-        died = True
-        doing.cancel()
-
-    looking = asyncio.create_task(look(), name="gateway-token-recheck")
-    try:
-        yield
-    except asyncio.CancelledError:
-        if died and not doing.uncancel():
-            raise _TokenDied from None
-        raise
-    finally:
-        looking.cancel()

@@ -16,6 +16,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
+#: Makes an error's body of status, message and code.
+ErrorForm = Callable[[int, str, str], dict[str, Any]]
 
 
 class ClientGone(Exception):
@@ -81,6 +83,7 @@ class Response:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
+        self.complete = False
 
     @property
     def started(self) -> bool:
@@ -107,11 +110,13 @@ class Response:
 
     async def end(self) -> None:
         """Finish the body."""
+        self.complete = True
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def whole(self, status: int, body: bytes, headers: Headers = ()) -> None:
         """Send a complete answer."""
         await self.start(status, [*headers, ("content-length", str(len(body)))])
+        self.complete = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def json(self, status: int, value: Any, headers: Headers = ()) -> None:
@@ -120,26 +125,41 @@ class Response:
             status, json.dumps(value).encode(), [*headers, ("content-type", "application/json")]
         )
 
-    async def error(self, status: int, message: str, *, code: str, headers: Headers = ()) -> None:
-        """Send an error in the form that OpenAI's clients read; people read its `message`."""
+    async def error(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        headers: Headers = (),
+        form: ErrorForm | None = None,
+    ) -> None:
+        """Send an error in the form that the route's clients read, else in OpenAI's; people read its `message`."""
         kind = "invalid_request_error" if status < 500 else "server_error"
-        await self.json(
-            status,
-            {"error": {"message": message, "type": kind, "code": code, "param": None}},
-            headers,
-        )
+        told = {"error": {"message": message, "type": kind, "code": code, "param": None}}
+        await self.json(status, form(status, message, code) if form else told, headers)
 
 
-async def until_gone(request: Request, work: Awaitable[None]) -> None:
-    """Do the work, and cancel it when the client hangs up meanwhile. The request's body must have been read."""
-    doing = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(request.gone())
+async def until_gone(request: Request, response: Response, work: Awaitable[None]) -> None:
+    """Do the work, and cancel it when the client hangs up meanwhile (raises `ClientGone`). The request's body must have been read."""
+    doing = asyncio.current_task()
+    assert doing is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        await request.gone()
+        # The server says that the client is gone also when the answer is complete.
+        if not response.complete:
+            gone = True
+            doing.cancel()
+
+    watching = asyncio.create_task(watch(), name="gateway-client-gone")
     try:
-        await asyncio.wait({doing, watching}, return_when=asyncio.FIRST_COMPLETED)
+        await work
+    except asyncio.CancelledError:
+        if gone and not doing.uncancel():
+            raise ClientGone from None
+        raise
     finally:
         watching.cancel()
-        if not doing.done():
-            doing.cancel()
-        results = await asyncio.gather(doing, watching, return_exceptions=True)
-    if isinstance(results[0], Exception):
-        raise results[0]

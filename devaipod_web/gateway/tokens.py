@@ -1,29 +1,23 @@
 """The two run tokens of a pod: made here, kept as hashes, looked up at each request.
 
 A token counts while its pod lives: until `RunPod.ended_at` is set, or a later attempt of the run has begun. What was
-found is remembered for `REMEMBER_SECONDS` so that a stream of model calls does not ask the database each time; a
-token is dead within that time.
+found is kept fresh beside the requests (`fresh`), so that none of them asks the database; a token is dead within a second.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
-import time
-from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
-from devaipod_web import db
+from devaipod_web.gateway.fresh import Fresh
 from devaipod_web.runs.models import RunPod
 
 TOKEN_BYTES = 32
-REMEMBER_SECONDS = 1.0
-#: Tokens remembered at once; the oldest are forgotten first.
-MAX_REMEMBERED = 4096
 
 
 class TokenKind(StrEnum):
@@ -46,9 +40,6 @@ class Caller:
     kind: TokenKind
 
 
-_remembered: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
-
-
 def mint() -> tuple[str, str]:
     """A new token of 256 random bits and the digest that is kept of it."""
     token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -62,41 +53,34 @@ def digest(token: str) -> str:
 
 def look_up(token_digest: str) -> Caller | None:
     """The pod whose live token has this digest, straight from the database; None when there is none or it is dead."""
-    pod = (
-        RunPod.objects.select_related("run__project")
-        .filter(Q(control_digest=token_digest) | Q(data_digest=token_digest), ended_at=None)
-        .first()
+    return look_up_all([token_digest]).get(token_digest)
+
+
+def look_up_all(digests: Collection[str]) -> dict[str, Caller]:
+    """The pods of those of these tokens that live, by digest."""
+    later = RunPod.objects.filter(run_id=OuterRef("run_id"), attempt__gt=OuterRef("attempt"))
+    pods = RunPod.objects.filter(
+        Q(control_digest__in=digests) | Q(data_digest__in=digests), ~Exists(later), ended_at=None
+    ).values_list(
+        *("pk", "key", "name", "run_id", "run__key", "run__project__key"),
+        *("control_digest", "data_digest"),
     )
-    if pod is None or RunPod.objects.filter(run_id=pod.run_id, attempt__gt=pod.attempt).exists():
-        return None
-    control = hmac.compare_digest(pod.control_digest, token_digest)
-    return Caller(
-        pod_id=pod.pk,
-        pod_key=pod.key,
-        pod_name=pod.name,
-        run_id=pod.run_id,
-        run_key=pod.run.key,
-        project_key=pod.run.project.key,
-        kind=TokenKind.CONTROL if control else TokenKind.DATA,
-    )
+    found = {}
+    for pod_id, key, name, run_id, run_key, project_key, control, data in pods:
+        for kind, its_digest in ((TokenKind.CONTROL, control), (TokenKind.DATA, data)):
+            if its_digest in digests:
+                found[its_digest] = Caller(pod_id, key, name, run_id, run_key, project_key, kind)
+    return found
+
+
+_fresh: Fresh[str, Caller] = Fresh("tokens", look_up_all)
 
 
 async def find(token: str) -> Caller | None:
-    """The pod that this token belongs to, or None; at most `REMEMBER_SECONDS` old."""
-    wanted = digest(token)
-    found = _remembered.get(wanted)
-    if found is not None and found[0] > time.monotonic():
-        return found[1]
-    _remembered.pop(wanted, None)
-    caller = await db.read(look_up, wanted)
-    if caller is None:
-        return None
-    _remembered[wanted] = (time.monotonic() + REMEMBER_SECONDS, caller)
-    while len(_remembered) > MAX_REMEMBERED:
-        _remembered.popitem(last=False)
-    return caller
+    """The pod that this token belongs to, or None; what is known of it is at most `fresh.MAX_AGE_SECONDS` old."""
+    return await _fresh.get(digest(token))
 
 
 def forget_all() -> None:
     """Ask the database again for every token; between tests and when an operator ends pods by hand."""
-    _remembered.clear()
+    _fresh.forget_all()

@@ -1,17 +1,14 @@
-"""The demo provider: the scripted demo of `demo_script` in OpenAI's chat form, whole or as a stream.
+"""The demo provider: the scripted demo of `demo_script`, played from a conversation.
 
 It is a product feature for trying devaipod without a model key, and is labelled "scripted demo, no AI" wherever it
-shows. It stands where a provider's HTTP answer would stand: `answer` yields the bytes of the response body.
+shows. It reads conversations in OpenAI's chat form: `demo_read` makes that of the other wire forms, and `demo_write`
+says the reply in the form that was asked.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import secrets
-import time
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +16,6 @@ from devaipod_web.llm import demo_tools
 from devaipod_web.llm.demo_script import LABEL, Result, Step, Task, story
 
 MODEL = "scripted-demo"
-#: The pace of a stream: so many words, then a pause of so many seconds.
-WORDS_AT_ONCE = 12
-PAUSE_SECONDS = 0.03
 #: Characters that count as one token, where nothing better is known.
 CHARACTERS_PER_TOKEN = 4
 #: Text that agents add to a person's message on their own.
@@ -53,7 +47,7 @@ class Reply:
 
 def reply(request: dict[str, Any]) -> Reply:
     """The next reply of the conversation that the request carries. Raises `DemoFails` where the task asks for it."""
-    messages = [m for m in request.get("messages") or [] if isinstance(m, dict)]
+    messages = demo_tools.objects(request.get("messages"))
     tools = demo_tools.offered(request)
     start, turn = _turn(messages)
     task = Task.parse(_text(messages[start])) if messages else Task("", ())
@@ -101,9 +95,8 @@ def _results(messages: list[dict[str, Any]]) -> list[Result]:
     }
     results = []
     for message in messages:
-        for call in message.get("tool_calls") or []:
-            key = str(call.get("id")) if isinstance(call, dict) else ""
-            results.append(Result(texts.get(key, "")))
+        for call in demo_tools.objects(message.get("tool_calls")):
+            results.append(Result(texts.get(str(call.get("id")), "")))
     return results
 
 
@@ -153,83 +146,3 @@ def _text(message: dict[str, Any]) -> str:
         for part in parts
         if isinstance(part, dict) and isinstance(part.get("text"), str)
     )
-
-
-# --- The wire form --------------------------------------------------------------------------------------------
-
-
-def whole(request: dict[str, Any], said: Reply) -> dict[str, Any]:
-    """The reply as one `chat.completion` object."""
-    message: dict[str, Any] = {"role": "assistant", "content": said.step.text}
-    if said.step.tool:
-        message["tool_calls"] = [_call(said.step)]
-    return {
-        **_frame("chat.completion"),
-        "choices": [
-            {"index": 0, "message": message, "finish_reason": _finish(said.step), "logprobs": None}
-        ],
-        "usage": _usage(said),
-    }
-
-
-async def stream(request: dict[str, Any], said: Reply) -> AsyncGenerator[bytes, None]:
-    """The reply as server-sent events, at a pace that people can follow."""
-    frame = _frame("chat.completion.chunk")
-
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choices = [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
-        return _event({**frame, "choices": choices})
-
-    yield chunk({"role": "assistant", "content": ""})
-    words = re.findall(r"\S+\s*", said.step.text)
-    for start in range(0, len(words), WORDS_AT_ONCE):
-        yield chunk({"content": "".join(words[start : start + WORDS_AT_ONCE])})
-        await asyncio.sleep(PAUSE_SECONDS)
-    if said.step.tool:
-        call = _call(said.step)
-        arguments = call["function"].pop("arguments")
-        call["function"]["arguments"] = ""
-        yield chunk({"tool_calls": [{"index": 0, **call}]})
-        half = len(arguments) // 2
-        for piece in (arguments[:half], arguments[half:]):
-            yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
-            await asyncio.sleep(PAUSE_SECONDS)
-    yield chunk({}, _finish(said.step))
-    options = request.get("stream_options")
-    if isinstance(options, dict) and options.get("include_usage"):
-        yield _event({**frame, "choices": [], "usage": _usage(said)})
-    yield b"data: [DONE]\n\n"
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def _frame(kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-demo-{secrets.token_hex(8)}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": MODEL,
-        "system_fingerprint": LABEL,
-    }
-
-
-def _call(step: Step) -> dict[str, Any]:
-    return {
-        "id": f"call_{secrets.token_hex(12)}",
-        "type": "function",
-        "function": {"name": step.tool, "arguments": json.dumps(step.arguments)},
-    }
-
-
-def _finish(step: Step) -> str:
-    return "tool_calls" if step.tool else "stop"
-
-
-def _usage(said: Reply) -> dict[str, int]:
-    return {
-        "prompt_tokens": said.tokens_in,
-        "completion_tokens": said.tokens_out,
-        "total_tokens": said.tokens_in + said.tokens_out,
-    }

@@ -19,6 +19,8 @@ SHELL_NAMES = (
     "local_shell",
     "terminal",
     "developer__shell",
+    "shell_command",
+    "exec_command",
     "exec",
 )
 READ_NAMES = ("read", "read_file", "view", "cat", "open_file", "developer__read")
@@ -58,8 +60,8 @@ class Tool:
 def offered(request: dict[str, Any]) -> list[Tool]:
     """The function tools of a request in OpenAI's chat form; what is malformed is passed over."""
     tools = []
-    for entry in request.get("tools") or []:
-        function = entry.get("function") if isinstance(entry, dict) else None
+    for entry in objects(request.get("tools")):
+        function = entry.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             continue
         schema = function.get("parameters")
@@ -76,6 +78,11 @@ def offered(request: dict[str, Any]) -> list[Tool]:
             )
         )
     return tools
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a list; nothing of anything else."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def choose(tools: Sequence[Tool], names: Sequence[str], *needed: Sequence[str]) -> Tool | None:

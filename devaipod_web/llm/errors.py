@@ -2,13 +2,16 @@
 
 ModelError
 ├── RequestRefused      the gateway does not pass the request: too large, not JSON, reaches further than the model
+├── BudgetsUnavailable  the ledger can write nothing down, so nothing may be spent
+├── PriceUnknown        nobody has said what the model costs, and no ceiling applies
 ├── NotConfigured       the run has no model, or its provider's credential cannot be read
 ├── CredentialRefused   the provider does not take the key
 ├── BudgetUsedUp        the provider's credit or quota is used up (402, `insufficient_quota`), or a budget of ours
 ├── RateLimited         the provider's limit is reached
 ├── ProviderRefused     the provider answers 4xx: unknown model, context too long, …
 ├── ProviderFailed      the provider answers 5xx, breaks off, or says something that is no answer
-└── ProviderSilent      the provider cannot be reached, or a time-out passed
+├── ProviderSilent      the provider said nothing for too long
+└── ProviderUnreachable no connection: its name is not known, nobody listens, or the address is not allowed any more
 """
 
 from __future__ import annotations
@@ -24,13 +27,26 @@ class ModelError(Exception):
     status = 502
 
     def __init__(
-        self, message: str, *, next_step: str = "", status: int | None = None, retry_after: str = ""
+        self,
+        message: str,
+        *,
+        next_step: str = "",
+        status: int | None = None,
+        retry_after: str = "",
+        body: bytes = b"",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step
         self.status = status or self.status
         self.retry_after = retry_after
+        #: The provider's own error, in the client's form and without its secrets; empty where the gateway speaks.
+        self.body = body
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong and what to do, for the agent."""
+        return f"{self.message} {self.next_step}".strip()
 
 
 class RequestRefused(ModelError):
@@ -38,6 +54,20 @@ class RequestRefused(ModelError):
 
     code = "request-refused"
     status = 400
+
+
+class BudgetsUnavailable(ModelError):
+    """Neither database nor journal can be written: what would be spent could not be counted."""
+
+    code = "budgets-unavailable"
+    status = 503
+
+
+class PriceUnknown(ModelError):
+    """The model's price is not known, and a price that is not known never counts as zero."""
+
+    code = "price-unknown"
+    status = 402
 
 
 class NotConfigured(ModelError):
@@ -83,7 +113,14 @@ class ProviderFailed(ModelError):
 
 
 class ProviderSilent(ModelError):
-    """The provider could not be reached, or said nothing for too long."""
+    """The provider said nothing for too long."""
 
     code = "provider-silent"
+    status = 504
+
+
+class ProviderUnreachable(ModelError):
+    """The provider could not be reached."""
+
+    code = "provider-unreachable"
     status = 504

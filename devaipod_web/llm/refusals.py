@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from devaipod_web.llm.errors import (
+    BudgetsUnavailable,
     BudgetUsedUp,
     CredentialRefused,
     ModelError,
     NotConfigured,
+    PriceUnknown,
     ProviderFailed,
     ProviderRefused,
     ProviderSilent,
+    ProviderUnreachable,
     RateLimited,
 )
 from devaipod_web.llm.models import LlmCall
@@ -28,6 +31,9 @@ CODES: dict[type[ModelError], str] = {
     ProviderRefused: "provider-refused",
     ProviderFailed: "provider-failed",
     ProviderSilent: "provider-failed",
+    ProviderUnreachable: "provider-failed",
+    BudgetsUnavailable: "provider-failed",
+    PriceUnknown: "provider-not-set-up",
 }
 _BY_CODE = {kind.code: code for kind, code in CODES.items()}
 #: The agent hung up: that says nothing about the model.

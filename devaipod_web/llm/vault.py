@@ -1,12 +1,14 @@
 """Secrets at rest: sealed with Fernet (AES-128-CBC and HMAC-SHA256) under the installation's encryption key.
 
 The key is `DEVAIPOD_ENCRYPTION_KEY` or, without it, the file `encryption.key` (mode 0600) of the installation. To
-change it, name the new and then the old one, separated by a comma: the first seals, all unseal.
+change it, name the new and then the old one, separated by a comma: the first seals, all unseal. `devaipod provider reseal` seals
+every credential anew, and then the old one can go.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -42,11 +44,27 @@ def unseal(sealed: bytes, *, context: bytes = b"") -> bytes:
         raise CannotUnseal from error
 
 
+def reseal(sealed: bytes, *, context: bytes = b"") -> bytes:
+    """The same secret, sealed with the first key. Raises `CannotUnseal`."""
+    try:
+        return _fernet(context).rotate(bytes(sealed))
+    except InvalidToken as error:
+        raise CannotUnseal from error
+
+
+def fingerprint() -> str:
+    """Changes with the keys; says nothing about them."""
+    return hashlib.sha256(b"fingerprint\0" + b"\0".join(_secrets())).hexdigest()
+
+
 def _fernet(context: bytes) -> MultiFernet:
+    return MultiFernet([_derive(secret, context) for secret in _secrets()])
+
+
+def _secrets() -> list[bytes]:
     named = os.environ.get("DEVAIPOD_ENCRYPTION_KEY", "")
     secrets = [part.strip().encode() for part in named.split(",") if part.strip()]
-    secrets = secrets or [home.secret_file("encryption.key")]
-    return MultiFernet([_derive(secret, context) for secret in secrets])
+    return secrets or [home.secret_file("encryption.key")]
 
 
 def _derive(secret: bytes, context: bytes) -> Fernet:

@@ -9,9 +9,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from devaipod_web.accounts.models import User
+from devaipod_web.llm import provider_test as tester
 from devaipod_web.llm import providers
-from devaipod_web.llm.forms import ProviderForm
 from devaipod_web.llm.models import Provider, ProviderKind
+from devaipod_web.llm.page_forms import ProviderForm
 from devaipod_web.projects.models import Project
 
 
@@ -29,7 +30,9 @@ def _find(key: str) -> Provider:
 
 def provider_list(request: HttpRequest) -> HttpResponse:
     """Every provider, and the scripted demo that is always there."""
-    rows = Provider.objects.annotate(projects=Count("project")).order_by("name")
+    rows = Provider.objects.annotate(
+        projects=Count("project", distinct=True), routed=Count("routes", distinct=True)
+    ).order_by("name")
     return render(
         request,
         "providers/list.html",
@@ -68,7 +71,7 @@ def provider(request: HttpRequest, key: str) -> HttpResponse:
 def provider_test(request: HttpRequest, key: str) -> HttpResponse:
     """Ask the provider for its models and show what it said."""
     row = _find(key)
-    result = providers.test(row)
+    result = tester.test(row)
     if request.headers.get("HX-Request"):
         return render(request, "providers/_tested.html", {"tested": result, "provider": row})
     return _page(request, "providers/edit.html", ProviderForm(row), row, tested=result)
@@ -91,6 +94,7 @@ def _save(request: HttpRequest, row: Provider | None, form: ProviderForm) -> Pro
             _me(request),
             row,
             name=data["name"],
+            kind=data["kind"],
             base_url=data["base_url"],
             credential=data["credential"],
             forget_credential=bool(data.get("forget_credential")),
@@ -107,12 +111,18 @@ def _page(
     form: ProviderForm,
     row: Provider | None,
     *,
-    tested: providers.Tested | None = None,
+    tested: tester.Tested | None = None,
 ) -> HttpResponse:
     used_by = Project.objects.filter(provider=row).order_by("name") if row is not None else []
     return render(
         request,
         template,
-        {"form": form, "provider": row, "tested": tested, "used_by": used_by},
+        {
+            "form": form,
+            "provider": row,
+            "tested": tested,
+            "used_by": used_by,
+            "routes": providers.routes_of(row) if row is not None else [],
+        },
         status=400 if form.is_bound else 200,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from django import forms
 
-from devaipod_web.llm.models import Provider, ProviderKind
+from devaipod_web.llm.models import Provider, ProviderKind, Route
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.projects.rules import GIB
 from pods.agents import ACP_PROFILES
@@ -66,7 +66,13 @@ def agents() -> list[tuple[str, str]]:
 def provider_choices() -> list[tuple[str, str]]:
     """The providers for a choice, the scripted demo first."""
     rows = Provider.objects.exclude(kind=ProviderKind.DEMO).order_by("name")
-    return [("", ProviderKind.DEMO.label), *((row.key, row.name) for row in rows)]
+    routed = Route.objects.filter(enabled=True).exists()
+    none = (
+        f"as routes decide, else the {ProviderKind.DEMO.label}"
+        if routed
+        else ProviderKind.DEMO.label
+    )
+    return [("", none), *((row.key, row.name) for row in rows)]
 
 
 class ProjectForm(forms.Form):
@@ -96,7 +102,7 @@ class ProjectForm(forms.Form):
         label="Model",
         max_length=200,
         required=False,
-        help_text="As the provider spells it. Empty with the scripted demo.",
+        help_text="As the provider spells it, or as a route takes it. Empty with the scripted demo.",
     )
     permission_policy = forms.ChoiceField(
         label="When the agent wants to edit or run something",
@@ -160,7 +166,7 @@ class AgentForm(SectionForm):
         label="Model",
         max_length=200,
         required=False,
-        help_text="As the provider spells it. Empty with the scripted demo.",
+        help_text="As the provider spells it, or as a route takes it. Empty with the scripted demo.",
     )
 
 

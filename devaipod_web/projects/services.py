@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from devaipod_web import home
 from devaipod_web.accounts.models import User
-from devaipod_web.llm.models import Provider, ProviderKind
+from devaipod_web.llm import globs
+from devaipod_web.llm.models import Provider, ProviderKind, Route
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.projects.models import Project
 from devaipod_web.projects.rules import RESERVED_SLUGS, RULES
@@ -156,8 +157,16 @@ def _clean(fields: Mapping[str, Any], *, allowed: frozenset[str]) -> dict[str, A
 
 
 def _check_model(provider: Provider | None, model: str) -> None:
-    """A provider needs a model's name, and the scripted demo has none."""
+    """A provider needs a model's name, the scripted demo has none, and without a provider a route must take it."""
     demo = provider is None or provider.kind == ProviderKind.DEMO
+    if provider is None and model and Route.objects.filter(enabled=True).exists():
+        if not any(globs.matches(r.pattern, model) for r in Route.objects.filter(enabled=True)):
+            raise InvalidProject(
+                {
+                    "model": f"No route takes the model {model}: choose a provider, or leave the model empty."
+                }
+            )
+        return
     if demo and model:
         raise InvalidProject({"model": "The scripted demo has no models: leave the model empty."})
     if not demo and not model:

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.db.models import QuerySet
 
+from devaipod_web.llm.models import Route
 from devaipod_web.projects.forms import DurationField, spoken
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs.services.command import Command
@@ -115,7 +116,7 @@ class LaunchForm(forms.Form):
         if chosen is not None:
             self.fields["wall"].widget.attrs["placeholder"] = spoken(chosen.wall_seconds)
             self.fields["model"].widget.attrs["placeholder"] = chosen.model or "the provider's"
-            if chosen.provider_id is None:
+            if chosen.provider_id is None and not Route.objects.filter(enabled=True).exists():
                 # The scripted demo is no model that one could choose.
                 del self.fields["model"]
 

@@ -18,6 +18,14 @@ class Run(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="runs"
     )
+    token = models.ForeignKey(
+        "accounts.ApiToken",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="runs",
+        help_text="The API token that it was launched with.",
+    )
     title = models.CharField(max_length=200)
     task = models.TextField()
     agent = models.CharField(max_length=40)

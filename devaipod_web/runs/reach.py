@@ -10,6 +10,7 @@ from django.conf import settings
 from devaipod_web import home
 from devaipod_web.forges import staging
 from devaipod_web.forges.errors import ForgeError
+from devaipod_web.llm import routes
 from devaipod_web.llm.models import ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs.supervisor import image
@@ -36,15 +37,17 @@ def of(project: Project, given: Mapping[str, str]) -> Reach:
     """The reach of a run of `project` with the choices of the launch form."""
     own = str(given.get("image", ""))[:300] if given.get("agent") == COMMAND else ""
     name, whence, notes = _own_image(project, own) if own else _image(project)
-    is_demo = project.provider is None or project.provider.kind == ProviderKind.DEMO
     model = str(given.get("model", ""))[:200] or project.model
+    route = routes.which(model, project) if project.provider is None and model else None
+    provider = route[0].provider if route is not None else project.provider
+    is_demo = provider is None or provider.kind == ProviderKind.DEMO
     policy = str(given.get("permission_policy", "")) or project.permission_policy
     labels = dict(PermissionPolicy.choices)
     if is_demo:
         models, models_whence = ProviderKind.DEMO.label, "this installation"
     else:
         models = model or "any of the provider's"
-        models_whence = project.provider.name if project.provider else ""
+        models_whence = provider.name if provider else ""
     if policy == PermissionPolicy.ALLOW:
         notes.append(("info", "Edits and commands are allowed without asking, inside the sandbox."))
     return Reach(

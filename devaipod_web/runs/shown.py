@@ -12,6 +12,7 @@ from typing import Any
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
 from devaipod_web.runs import events, queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunEvent
@@ -191,7 +192,7 @@ def facts(run: Run) -> dict[str, Any]:
         "review": review,
         "place": queries.queue_place(run),
         "is_ended": ended,
-        "is_demo": run.provider_id is None,
+        "is_demo": run.provider_id is None and run.model == demo.MODEL,
         "may_cancel": run.state in (State.RUNNING, State.WAITING)
         and run.turns.filter(ended_at=None).exclude(started_at=None).exists(),
         "elapsed": _elapsed(run),

@@ -163,6 +163,12 @@ def money(value: Decimal | float | int | None) -> str:
 
 
 @register.filter
+def price(value: Decimal | None) -> str:
+    """US dollars as they were entered, without zeros at the end."""
+    return "–" if value is None else f"${value.normalize():f}"
+
+
+@register.filter
 def duration(seconds: float | int | None) -> str:
     """Seconds as people say them: `0.4 s`, `38 s`, `4 m 12 s`, `2 h 05 m`, `3 d 4 h`."""
     if seconds is None:

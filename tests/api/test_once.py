@@ -15,8 +15,9 @@ from django.utils import timezone
 
 from devaipod_web.accounts.models import ApiToken, KeptAnswer
 from devaipod_web.api.once import KEEP
+from devaipod_web.budgets.models import Budget
 from devaipod_web.cli.client import Client, Refused
-from devaipod_web.llm.models import Provider
+from devaipod_web.llm.models import Price, Provider
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import AuditEntry
 from devaipod_web.runs.models import Run, Turn
@@ -51,6 +52,18 @@ CREATIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Any]] = {
         {"name": "Ops", "url": "https://receiver.example/hook", "events": ["run.state"]},
         {"name": "Ops", "url": "https://receiver.example/hook", "events": ["review.opened"]},
         Webhook,
+    ),
+    "price_create": (
+        "/prices",
+        {"pattern": "x", "sent": "1", "received": "1"},
+        {"pattern": "x", "sent": "1", "received": "2"},
+        Price,
+    ),
+    "budget_create": (
+        "/budgets",
+        {"scope": "installation", "metric": "usd", "window": "day", "limit": "10"},
+        {"scope": "installation", "metric": "usd", "window": "day", "limit": "20"},
+        Budget,
     ),
     "run_prompt": ("/runs/{run}/prompt", {"text": "more"}, {"text": "less"}, Turn),
 }

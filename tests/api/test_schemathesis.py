@@ -27,6 +27,7 @@ from devaipod_web.accounts import tokens
 from devaipod_web.accounts.models import User
 from devaipod_web.accounts.permissions import Role
 from devaipod_web.api.openapi import document
+from devaipod_web.budgets.models import Incident
 from devaipod_web.health.verbs import setup as setting_up
 from devaipod_web.llm.models import Provider
 from devaipod_web.projects.models import Project
@@ -214,6 +215,8 @@ def names_of(things: Things, user: User, provider: Provider) -> dict[str, list[s
         kinds |= {
             "projects": [things.project.slug, empty.slug],
             "providers": [provider.key, free.key],
+            "budgets": [row.key for row in things.budgets],
+            "incidents": [row.key for row in Incident.objects.order_by("pk")],
             "webhooks": [hook.key for hook in hooks],
             "deliveries": sent,
             "services": ["web", "gateway", "podman"],

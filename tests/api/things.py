@@ -10,6 +10,9 @@ from django.utils import timezone
 
 from devaipod_web.accounts import tokens
 from devaipod_web.accounts.models import User
+from devaipod_web.budgets import services as budgets
+from devaipod_web.budgets.incidents import open_hard
+from devaipod_web.budgets.models import Budget
 from devaipod_web.llm.models import LlmCall, Provider
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, Review
@@ -31,6 +34,7 @@ class Things:
     pods: dict[str, RunPod] = field(default_factory=dict)
     review: Review | None = None
     asked: PermissionRequest | None = None
+    budgets: list[Budget] = field(default_factory=list)
 
     @property
     def ended(self) -> list[Run]:
@@ -108,6 +112,14 @@ def fill(project: Project, owner: User) -> Things:
         message="refused",
         ended_at=now,
     )
+    found.budgets = [
+        budgets.create(
+            owner, scope="project", subject=project, metric=metric, window="month", limit=5
+        )
+        for metric in ("usd", "requests")
+    ]
+    for row in found.budgets:
+        open_hard(row.windows.get().pk, found.runs[State.RUNNING].pk, 10)
     return found
 
 

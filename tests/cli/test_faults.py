@@ -53,6 +53,9 @@ VERBS: dict[str, list[str]] = {
     "pod input": ["pod", "input", KEY, "x"],
     "pod stop": ["pod", "stop", KEY],
     "pod rm": ["pod", "rm", KEY],
+    "provider list": ["provider", "list"],
+    "provider test": ["provider", "test", KEY],
+    "provider reseal": ["provider", "reseal"],
     "webhook ls": ["webhook", "ls"],
     "webhook create": [
         "webhook",

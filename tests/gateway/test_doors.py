@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from devaipod_web import db
-from devaipod_web.gateway import tokens
+from devaipod_web.gateway import fresh, tokens
 from devaipod_web.runs.models import RunPod
 from tests.gateway.served import make_pod
 
@@ -62,7 +62,7 @@ async def test_a_token_dies_with_its_pod_within_a_second(gateway, pod):
     async with gateway.http.get(MODELS, headers=pod.bearer) as answer:
         assert answer.status == 200
     await db.write(RunPod.objects.filter(pk=pod.row.pk).update, ended_at=timezone.now())
-    await asyncio.sleep(tokens.REMEMBER_SECONDS + 0.05)
+    await asyncio.sleep(fresh.MAX_AGE_SECONDS + 0.05)
     async with gateway.http.get(MODELS, headers=pod.bearer) as answer:
         assert answer.status == 401
 

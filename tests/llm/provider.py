@@ -1,4 +1,4 @@
-"""A provider at the world's edge: a real HTTP server in OpenAI's chat form that can be told to fail in every way."""
+"""A provider at the world's edge: a real HTTP server in every wire form that can be told to fail in every way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.llm.languages import LANGUAGES, Chat
+
 KEY = "sk-test-0123456789abcdefghij"
 
 
@@ -20,7 +22,9 @@ class ScriptedProvider:
 
     behaviour: str = "answer"
     port: int = 0
+    raw: list[bytes] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -28,46 +32,74 @@ class ScriptedProvider:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))
-        body = await request.json()
+        self.paths.append(request.path_qs)
+        self.raw.append(await request.read())
+        body = json.loads(self.raw[-1])
         self.seen.append(body)
+        spoken = _language(request)
+        if request.path.endswith(("count_tokens", ":countTokens")) and self.behaviour == "answer":
+            return web.json_response(
+                {"totalTokens": 7} if spoken.name == "gemini" else {"input_tokens": 7}
+            )
+        streamed = (
+            "streamGenerate" in request.path if spoken.name == "gemini" else body.get("stream")
+        )
         method = getattr(self, f"do_{self.behaviour}")
-        answer: web.StreamResponse = await method(request, body)
+        answer: web.StreamResponse = await method(request, spoken, bool(streamed))
         return answer
 
-    async def do_answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        usage = {
-            "prompt_tokens": 1000,
-            "completion_tokens": 200,
-            "total_tokens": 1200,
-            "prompt_tokens_details": {"cached_tokens": 400},
-        }
-        if not body.get("stream"):
-            message = {"role": "assistant", "content": "Hello there."}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """Its list of models, for whoever has the key in the way of the form."""
+        self.headers.append(dict(request.headers))
+        self.paths.append(request.path_qs)
+        sent = {name.lower(): value for name, value in request.headers.items()}
+        if request.path == "/v1beta/models":
+            if sent.get("x-goog-api-key") != KEY:
+                return web.json_response({"error": {"message": "no"}}, status=403)
+            return web.json_response({"models": [{"name": "models/gemini-2.5-pro"}]})
+        anthropic = "anthropic-version" in sent
+        key = sent.get("x-api-key") if anthropic else sent.get("authorization", "")[7:]
+        if key != KEY:
+            return web.json_response({"error": {"message": "no"}}, status=401)
+        return web.json_response({"data": [{"id": "claude-1" if anthropic else "gpt-1"}]})
+
+    async def do_answer(
+        self, request: web.Request, spoken: Chat, streamed: bool, *, usage: bool = True
+    ) -> web.StreamResponse:
+        if streamed and spoken.name == "gemini" and request.query.get("alt") != "sse":
+            pieces = [json.loads(spoken.says("Hello ")[6:]), spoken.whole()]
+            return web.json_response(pieces)
+        if not streamed:
             return web.json_response(
-                {"id": "c1", "object": "chat.completion", "choices": [choice], "usage": usage},
-                headers={"x-request-id": "req-1", "Set-Cookie": "session=provider"},
+                spoken.whole(), headers={"x-request-id": "req-1", "Set-Cookie": "session=provider"}
             )
         response = await self._stream(request)
-        for word in ("Hello ", "there."):
-            await self._event(response, {"choices": [{"index": 0, "delta": {"content": word}}]})
-        await self._event(
-            response, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        )
-        if (body.get("stream_options") or {}).get("include_usage"):
-            await self._event(response, {"choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
+        for piece in (*spoken.starts(), spoken.says("Hello "), spoken.says("there.")):
+            await response.write(piece)
+        for piece in spoken.ends(usage):
+            await response.write(piece)
         return response
 
-    async def do_slowly(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def do_no_usage(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        return await self.do_answer(request, spoken, streamed, usage=False)
+
+    async def do_slowly(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
         response = await self._stream(request)
         try:
+            for piece in spoken.starts():
+                await response.write(piece)
             for number in range(1000):
-                await self._event(
-                    response, {"choices": [{"index": 0, "delta": {"content": f"{number} "}}]}
-                )
+                await response.write(spoken.says(f"{number} "))
                 await asyncio.sleep(0.05)
         except (ConnectionError, asyncio.CancelledError):
             self.hung_up.set()
@@ -75,68 +107,93 @@ class ScriptedProvider:
         return response
 
     async def do_unauthorized(
-        self, request: web.Request, body: dict[str, Any]
+        self, request: web.Request, spoken: Chat, streamed: bool
     ) -> web.StreamResponse:
-        message = f"Incorrect API key provided: {KEY}. See your dashboard."
-        return web.json_response({"error": {"message": message}}, status=401)
+        words = f"Incorrect API key provided: {KEY}. See your dashboard."
+        return web.json_response(spoken.error(401, words), status=401)
 
-    async def do_limited(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        error = {"error": {"message": "Rate limit reached for requests"}}
+    async def do_limited(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        error = spoken.error(429, "Rate limit reached for requests")
         return web.json_response(error, status=429, headers={"Retry-After": "7"})
 
-    async def do_unpaid(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        error = {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}
-        return web.json_response(error, status=402)
+    async def do_unpaid(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        return web.json_response(spoken.error(402, "Insufficient Balance"), status=402)
 
-    async def do_no_quota(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        message = "You exceeded your current quota, please check your plan and billing details."
-        error = {"message": message, "type": "insufficient_quota", "code": "insufficient_quota"}
-        return web.json_response({"error": error}, status=429)
+    async def do_no_quota(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        words = "You exceeded your current quota, please check your plan and billing details."
+        return web.json_response(spoken.error(429, words), status=429)
 
-    async def do_fail(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def do_fail(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
         return web.Response(status=500, text="<html><body>upstream fell over</body></html>")
 
-    async def do_redirect(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def do_redirect(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect("http://169.254.169.254/latest/meta-data")
 
     async def do_unknown_model(
-        self, request: web.Request, body: dict[str, Any]
+        self, request: web.Request, spoken: Chat, streamed: bool
     ) -> web.StreamResponse:
-        return web.json_response({"error": {"message": "The model does not exist"}}, status=404)
+        words = f"The model does not exist ({KEY})"
+        return web.json_response(spoken.error(404, words), status=404)
 
-    async def do_hang(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def do_hang(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
         await asyncio.sleep(30)
         raise AssertionError("nobody waits that long")
 
-    async def do_stall(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        response = await self._stream(request)
-        await self._event(response, {"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
+    async def do_stall(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        response = await self._begin(request, spoken)
         await asyncio.sleep(30)
         return response
 
-    async def do_garbage(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    async def do_garbage(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
         return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
 
     async def do_garbage_stream(
-        self, request: web.Request, body: dict[str, Any]
+        self, request: web.Request, spoken: Chat, streamed: bool
     ) -> web.StreamResponse:
         response = await self._stream(request)
         await response.write(b"data: {not json\n\n\x00\xff\xfe\n\n")
         return response
 
-    async def do_break_off(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        response = await self._stream(request)
-        await self._event(response, {"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
+    async def do_break_off(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        response = await self._begin(request, spoken)
         assert request.transport is not None
         request.transport.abort()
         return response
 
-    async def do_error_event(
-        self, request: web.Request, body: dict[str, Any]
+    async def do_close_early(
+        self, request: web.Request, spoken: Chat, streamed: bool
     ) -> web.StreamResponse:
+        return await self._begin(request, spoken)
+
+    async def do_error_event(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        response = await self._begin(request, spoken)
+        await response.write(spoken.fails(f"overloaded {KEY}"))
+        return response
+
+    async def _begin(self, request: web.Request, spoken: Chat) -> web.StreamResponse:
         response = await self._stream(request)
-        await self._event(response, {"choices": [{"index": 0, "delta": {"content": "Hel"}}]})
-        await self._event(response, {"error": {"message": f"overloaded {KEY}"}})
+        for piece in (*spoken.starts(), spoken.says("Hel")):
+            await response.write(piece)
         return response
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -144,8 +201,14 @@ class ScriptedProvider:
         await response.prepare(request)
         return response
 
-    async def _event(self, response: web.StreamResponse, value: dict[str, Any]) -> None:
-        await response.write(b"data: " + json.dumps(value).encode() + b"\n\n")
+
+def _language(request: web.Request) -> Chat:
+    path = request.path
+    if "publishers/anthropic" in path or "/messages" in path:
+        return LANGUAGES["anthropic-messages"]
+    if "/models/" in path:
+        return LANGUAGES["gemini"]
+    return LANGUAGES["openai-responses" if path.endswith("/responses") else "openai-chat"]
 
 
 @contextlib.asynccontextmanager
@@ -153,7 +216,8 @@ async def provider_running() -> AsyncIterator[ScriptedProvider]:
     """Serve until the block ends."""
     provider = ScriptedProvider()
     app = web.Application(client_max_size=64 * 1024**2)
-    app.router.add_post("/v1/chat/completions", provider.handle)
+    app.router.add_post("/{path:.*}", provider.handle)
+    app.router.add_get("/{path:.*/models}", provider.models)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from devaipod_web import db
-from devaipod_web.llm import demo
+from devaipod_web.llm import demo, demo_write
 from devaipod_web.llm.models import LlmCall
 
 LABEL = "scripted demo, no AI"
@@ -83,7 +83,7 @@ class Agent:
         self.messages.append({"role": "user", "content": text})
         for _ in range(30):
             request = {"model": "x", "messages": self.messages, "tools": self.tools}
-            answer = demo.whole(request, demo.reply(json.loads(json.dumps(request))))
+            answer = demo_write.whole("openai-chat", demo.reply(json.loads(json.dumps(request))))
             message = answer["choices"][0]["message"]
             self.messages.append(message)
             if not message.get("tool_calls"):

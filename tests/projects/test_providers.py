@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from devaipod_web.llm import providers, vault
+from devaipod_web.llm import provider_test, providers, vault
 from devaipod_web.llm.models import Provider
 from devaipod_web.reviews.models import AuditEntry
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused_at_its_field(manager, name, base_url, credent
 
 def test_the_test_asks_for_the_models_with_the_key(manager, upstream):
     row = providers.save(manager, None, name="A", base_url=address(upstream), credential=KEY)
-    result = providers.test(row)
+    result = provider_test.test(row)
     assert result.ok
     assert result.models == ["a", "b"]
     assert upstream.seen == [("/ok/v1/models", f"Bearer {KEY}")]
@@ -121,7 +121,7 @@ def test_the_test_asks_for_the_models_with_the_key(manager, upstream):
     ("case", "credential", "says"),
     [
         ("ok", "wrong", "refuses the key"),
-        ("html", KEY, "not as an OpenAI-compatible"),
+        ("html", KEY, "not as a provider of the kind OpenAI-compatible"),
         ("redirect", KEY, "redirects are not followed"),
     ],
 )
@@ -129,7 +129,7 @@ def test_what_went_wrong_is_said_with_the_next_step(manager, upstream, case, cre
     row = providers.save(
         manager, None, name="A", base_url=address(upstream, case), credential=credential
     )
-    result = providers.test(row)
+    result = provider_test.test(row)
     assert not result.ok
     assert says in result.message
     assert result.next_step
@@ -139,13 +139,13 @@ def test_a_providers_own_words_never_show_the_key(manager, upstream):
     row = providers.save(
         manager, None, name="A", base_url=address(upstream, "echo"), credential=KEY
     )
-    assert KEY not in providers.test(row).message
+    assert KEY not in provider_test.test(row).message
 
 
 def test_a_private_address_is_refused_unless_a_manager_listed_it(manager, upstream, settings):
     settings.ALLOWED_PRIVATE_NETWORKS = []
     row = providers.save(manager, None, name="A", base_url=address(upstream), credential=KEY)
-    result = providers.test(row)
+    result = provider_test.test(row)
     assert not result.ok
     assert upstream.seen == []
 
@@ -153,7 +153,7 @@ def test_a_private_address_is_refused_unless_a_manager_listed_it(manager, upstre
 def test_nobody_answers_is_said(manager, settings):
     settings.ALLOWED_PRIVATE_NETWORKS = ["127.0.0.0/8"]
     row = providers.save(manager, None, name="A", base_url="http://127.0.0.1:9/v1")
-    assert "does not answer" in providers.test(row).message
+    assert "does not answer" in provider_test.test(row).message
 
 
 def test_a_provider_in_use_stays(manager, project):

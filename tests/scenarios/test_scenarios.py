@@ -143,7 +143,7 @@ def make_project(
     if "provider" in story:
         provider.behaviour = story["provider"]["behaviour"]
         settings["provider"] = make_provider(place, name, provider)
-        settings["model"] = "some-model"
+        settings["model"] = story["provider"].get("model", "gpt-4o")
     settings.setdefault("permission_policy", "allow")
     made = place.api("POST", "/projects", {"name": name, **settings})
     slug: str = made["slug"]

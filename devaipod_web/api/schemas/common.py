@@ -46,6 +46,15 @@ def optional(description: str, example: Any = None, **more: Any) -> Any:
     return Field(None, description=description, examples=[example], **more)
 
 
+#: An amount in a body: up to 15 digits before the point and 12 after it.
+AMOUNT = r"^[0-9]{1,15}(\.[0-9]{1,12})?$"
+
+
+def amount(description: str, example: str, default: Any = ...) -> Any:
+    """A sum of money or tokens in a body, as a decimal string: a number with a point would lose its last digits."""
+    return Field(default, description=description, examples=[example], pattern=AMOUNT)
+
+
 class Body(Schema):
     """What is sent: fields that are not known are refused, and a number in quotes is no number."""
 

@@ -29,8 +29,14 @@ ABOUT: dict[str, tuple[str, Any]] = {
     "production_url": ("Where approved changes are pushed; empty: the upstream.", ""),
     "production_prefix": ("What the names of promoted branches begin with.", "devaipod/"),
     "agent": ("The agent profile of its runs.", "opencode"),
-    "provider": ("The key of the provider of its models; null: the scripted demo.", None),
-    "model": ("The model, as its provider spells it; empty with the scripted demo.", ""),
+    "provider": (
+        "The key of the provider of its models; null: as routes decide by its model, else the scripted demo.",
+        None,
+    ),
+    "model": (
+        "The model, as its provider spells it or a route takes it; empty with the scripted demo.",
+        "",
+    ),
     "permission_policy": (
         "What happens when an agent asks: `ask` a person, or `allow`.",
         "ask",
@@ -100,7 +106,9 @@ class ProjectOut(Schema):
 
     @staticmethod
     def resolve_provider_label(obj: Project) -> str:
-        return obj.provider.name if obj.provider else DEMO_LABEL
+        if obj.provider is None:
+            return "routes" if obj.model else DEMO_LABEL
+        return obj.provider.name
 
 
 class ProjectSettings(Body):

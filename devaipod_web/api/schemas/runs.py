@@ -8,8 +8,9 @@ from typing import Any, Literal
 from ninja import Field, Schema
 
 from devaipod_web.api.paperclip import PaperclipIn
-from devaipod_web.api.schemas.common import Body, Money, RunState, doc, optional
+from devaipod_web.api.schemas.common import Body, Money, RunState, amount, doc, optional
 from devaipod_web.api.schemas.projects import DEMO_LABEL, Policy
+from devaipod_web.llm import demo
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.services.command import (
@@ -91,6 +92,17 @@ class RunIn(CommandIn, Labelled, PaperclipIn):
         ge=MIN_WALL_SECONDS,
         le=MAX_WALL_SECONDS,
     )
+    budget_usd: str | None = amount(
+        "What it may spend on models, in US dollars; null, or more than the project allows: as the project says.",
+        "2.50",
+        None,
+    )
+    budget_requests: int | None = optional(
+        "How many requests it may send to models; null, or more than the project allows: as the project says.",
+        200,
+        ge=1,
+        le=1_000_000,
+    )
 
 
 class RunBrief(Schema):
@@ -133,7 +145,9 @@ class RunBrief(Schema):
 
     @staticmethod
     def resolve_provider_label(obj: Run) -> str:
-        return obj.provider.name if obj.provider else DEMO_LABEL
+        if obj.provider is None:
+            return DEMO_LABEL if obj.model == demo.MODEL else "routes"
+        return obj.provider.name
 
     @staticmethod
     def resolve_review(obj: Run) -> str | None:

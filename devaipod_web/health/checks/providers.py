@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from devaipod_web import db
 from devaipod_web.health.contract import Health, Kind, Named, Report, Service
-from devaipod_web.llm import providers
+from devaipod_web.llm import provider_test
 from devaipod_web.llm.models import LlmCall, Provider, ProviderKind
-from devaipod_web.llm.providers import Tested
+from devaipod_web.llm.provider_test import Tested
 from devaipod_web.parts import Part
 
 EVERY_SECONDS = 2.0
@@ -88,7 +88,7 @@ class ModelProvider:
 
     async def _ask(self) -> None:
         try:
-            self._tested = await asyncio.to_thread(providers.test, self._row)
+            self._tested = await asyncio.to_thread(provider_test.test, self._row)
         finally:
             self._tested_at = time.monotonic()
             self._testing = None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from devaipod_web.accounts.models import User
+from devaipod_web.accounts.models import ApiToken, User
+from devaipod_web.budgets.limits import amount
+from devaipod_web.budgets.run_limits import open_run
 from devaipod_web.health import drain
-from devaipod_web.llm import demo
+from devaipod_web.llm import demo, routes
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
@@ -46,13 +49,16 @@ def launch(
     idempotency_key: str | None = None,
     labels: Mapping[str, str] | None = None,
     unique_label: str = "",
+    token: ApiToken | None = None,
+    limits: Mapping[str, Decimal | int] | None = None,
 ) -> Run:
     """Queue a run of `project` with its first turn, and return it.
 
     What is not given is the project's. With `command` the run executes that, and its task is how a person would type it unless one is
     given. The same `idempotency_key` of the same owner returns the run that is there. Raises BadRequest with a sentence when
     the task is empty or too long, the project is archived, or a limit is out of its range; Taken when a run that has not ended
-    has the same text under the label `unique_label`; and Draining while no new runs are taken.
+    has the same text under the label `unique_label`; and Draining while no new runs are taken. `token` is the API token that it
+    is asked with. `limits` of its own budgets by metric (`usd`, `requests`, `tokens`) can only lower the project's.
     """
     if command is not None:
         task = task.strip() or command.text[:MAX_TASK_CHARACTERS]
@@ -70,7 +76,13 @@ def launch(
     if drain.since() is not None:
         raise Draining
     chosen = provider or project.provider
-    is_real = chosen is not None and chosen.kind != ProviderKind.DEMO
+    model = model or project.model
+    # A project that names no provider: routes decide by the model's name, else it is the demo.
+    is_real = (
+        chosen.kind != ProviderKind.DEMO
+        if chosen is not None
+        else bool(model) and routes.which(model, project) is not None
+    )
     try:
         with transaction.atomic():
             if unique_label:
@@ -78,11 +90,12 @@ def launch(
             run = Run.objects.create(
                 project=project,
                 owner=owner,
+                token=token,
                 title=(untrusted.text(title, 200).strip() or title_of(task)),
                 task=task,
                 agent=COMMAND if command is not None else agent or project.agent,
                 provider=chosen,
-                model=(model or project.model) if is_real else demo.MODEL,
+                model=model if is_real else demo.MODEL,
                 permission_policy=policy,
                 wall_seconds=wall,
                 idempotency_key=idempotency_key or None,
@@ -97,6 +110,7 @@ def launch(
                 events.Kind.STATE,
                 {"from": "", "to": State.QUEUED, "reason": "", "next_step": "", "finding": ""},
             )
+            open_run(run.pk, project.pk, lower=_units(limits or {}))
             add_turn(run, owner, task)
             if command is not None and command.overruled:
                 names = ", ".join(command.overruled)
@@ -135,6 +149,16 @@ def _fields(command: Command | None) -> dict[str, Any]:
         "asked_image": command.image,
         "interactive": command.interactive,
     }
+
+
+def _units(limits: Mapping[str, Decimal | int]) -> dict[str, int]:
+    try:
+        return {metric: amount(metric, limit) for metric, limit in limits.items()}
+    except ValueError as error:
+        raise BadRequest(
+            f"A limit of the run cannot be as it is: {error}",
+            next_step="Leave it out for the project's.",
+        ) from None
 
 
 def _known(owner: User, idempotency_key: str) -> Run | None:

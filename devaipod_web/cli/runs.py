@@ -306,6 +306,33 @@ def answer(
     say(f"{found['state'].capitalize()}: {clean(found['title'])}")
 
 
+def pause(
+    key: RunKey,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Pause a run: its turn is cancelled and staged, its model is closed to it, its time stands still."""
+    found = Client().send("POST", f"/runs/{segment(key)}/pause", {"reason": reason})
+    say(f"{output.state(found['state'])}  {clean(found['title'])}")
+
+
+def resume(
+    key: RunKey,
+    text: Annotated[
+        str, typer.Option("--text", help="Its next prompt, - reads standard input; else to go on.")
+    ] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not follow.")] = False,
+) -> None:
+    """Let a paused run go on, in the same session, and follow it."""
+    client = Client()
+    before = client.get(f"/runs/{segment(key)}")["last_seq"]
+    words = sys.stdin.read() if text == "-" else text
+    found = client.send("POST", f"/runs/{segment(key)}/resume", {"text": words})
+    if detach:
+        say(f"{output.state(found['state'])}  {clean(found['title'])}")
+        return
+    raise typer.Exit(follow.run(key, after=before))
+
+
 def stop(
     key: RunKey,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",

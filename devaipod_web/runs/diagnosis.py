@@ -149,7 +149,7 @@ def facts_of(run: Run, pod: RunPod | None, *, error: BackendError | None = None)
         waits_for=run.waits_for or "the agent",
         questions=_questions(run) if is_active and run.state == State.WAITING else (),
         backend_error=error,
-        noted=_standing(run) if is_active else (),
+        noted=_standing(run) if is_active and run.state != State.PAUSED else (),
     )
 
 
@@ -160,7 +160,9 @@ def _over_at(run: Run, pod: RunPod | None, *, is_last: bool) -> datetime | None:
 
 
 def _own_word(run: Run) -> Finding | None:
-    """What an ended run says about its end; None when it ended as it should."""
+    """What an ended run says about its end, and a paused one about its pause; None when it ended as it should, or a person paused it."""
+    if run.state == State.PAUSED and run.finding_code in CODES:
+        return finding(run.finding_code, run.reason, next_step=run.next_step)
     if run.state not in ENDED or not run.reason:
         return None
     code = run.finding_code

@@ -291,6 +291,8 @@ class Transcript:
             self._starting = self._add(event, "starting", _new_start(event.at))
             return self._starting
         item = self._starting
+        if to == State.PAUSED or (was == State.PAUSED and to == State.RUNNING):
+            return self._moved(event, payload, to)
         if item is not None and was == State.QUEUED and to == State.PREPARING:
             waited = (event.at - item.at).total_seconds()
             item.data["steps"]["queued"] = {"seconds": max(waited, 0.0), "text": ""}
@@ -306,15 +308,7 @@ class Transcript:
             if item is not None and item.data["state"] != "done":
                 item.data["state"] = "ended"
                 item.touched = event.seq
-            return self._add(
-                event,
-                "state",
-                {
-                    "state": to,
-                    "reason": words(payload, "reason", 1000),
-                    "next_step": words(payload, "next_step", 500),
-                },
-            )
+            return self._moved(event, payload, to)
         if item is not None and to == State.RUNNING and item.data["state"] != "done":
             item.data["state"] = "done"
             return item
@@ -322,6 +316,18 @@ class Transcript:
             item.data["state"] = to
             return item
         return None
+
+    def _moved(self, event: RunEvent, payload: dict[str, Any], to: str) -> Item:
+        """A row of its own for a move that people should see."""
+        return self._add(
+            event,
+            "state",
+            {
+                "state": to,
+                "reason": words(payload, "reason", 1000),
+                "next_step": words(payload, "next_step", 500),
+            },
+        )
 
     def _step(
         self, event: RunEvent, payload: dict[str, Any], known_only: bool = False

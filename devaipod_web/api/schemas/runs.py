@@ -116,6 +116,9 @@ class RunBrief(Schema):
     reason: str = doc("Why it is in this state, in a sentence; may be empty.", "")
     finding_code: str = doc("The finding whose sentence the reason is, or empty.", "")
     waits_for: str = doc("What a waiting or stuck run waits for.", "")
+    pause_cause: Literal["", "budget", "loop", "person"] = doc(
+        "Of a paused run: a budget is used up, it repeats itself, or a person paused it.", ""
+    )
     step: str = doc("The step of starting: mirror, image, pod, …", "")
     agent: str = doc("The agent profile.", "opencode")
     provider_label: str = doc("The name of the provider of its model.", DEMO_LABEL)
@@ -194,7 +197,9 @@ class RunOut(RunBrief):
     stuck_since: datetime | None = doc("Since when nothing happens in it, or null.", None)
     wall_seconds: int = doc("How long it may take, in seconds.", 7200)
     queued_at: datetime | None = doc("When it was last queued.", WHEN)
-    deadline_at: datetime | None = doc("When its time is up, or null.", WHEN)
+    deadline_at: datetime | None = doc(
+        "When its time is up, or null: in the queue, after its end, and while it is paused.", WHEN
+    )
     keep_warm_until: datetime | None = doc(
         "Until when its pod is kept for a quick follow-up, or null.", None
     )
@@ -320,6 +325,23 @@ class StopIn(Body):
     """Why a run is stopped, for the record."""
 
     reason: str = doc("A sentence; may be empty.", "Not needed any more.", "", max_length=500)
+
+
+class PauseIn(Body):
+    """Why a run is paused, for the record."""
+
+    reason: str = doc("A sentence; may be empty.", "I want to look first.", "", max_length=500)
+
+
+class ResumeIn(Body):
+    """What a paused run is told."""
+
+    text: str = doc(
+        "Its next prompt; empty: to go on where it stopped.",
+        "Use the other table.",
+        "",
+        max_length=MAX_PROMPT_CHARACTERS,
+    )
 
 
 class EventOut(Schema):

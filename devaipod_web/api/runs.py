@@ -362,18 +362,18 @@ def run_pause(request: HttpRequest, key: str, body: PauseIn | None = None) -> Ru
     "POST",
     "/{key}/resume",
     operation_id="run_resume",
-    response=RunOut,
+    response={202: RunOut},
     once=True,
     problems=(409, 503),
 )
-def run_resume(request: HttpRequest, key: str, body: ResumeIn | None = None) -> Run:
+def run_resume(request: HttpRequest, key: str, body: ResumeIn | None = None) -> Any:
     """Let a paused run go on.
 
     In the same session; when its pod is gone it is queued for a new one. While an incident of a budget holds it, it is refused (409):
     resolve that.
     """
     resume(find(key), caller(request), text=body.text if body is not None else "")
-    return find(key)
+    return Status(202, find(key))
 
 
 @operation(

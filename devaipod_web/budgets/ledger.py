@@ -281,9 +281,7 @@ class Ledger:
             except DatabaseError as error:
                 raise _unavailable("The budgets' database does not answer", error) from error
 
-    async def _lease_inside(
-        self, payer: Payer, need: tuple[int, int, int], anew: bool
-    ) -> _Looked:
+    async def _lease_inside(self, payer: Payer, need: tuple[int, int, int], anew: bool) -> _Looked:
         await self._begin()
         now = self._clock()
         binding = self._book.find(payer, now)

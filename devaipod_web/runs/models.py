@@ -66,7 +66,9 @@ class Run(models.Model):
         max_length=6, blank=True, choices=Cause.choices, help_text="Of a paused run alone."
     )
     wall_left = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Seconds of its wall time that are left, while it is paused."
+        null=True,
+        blank=True,
+        help_text="Seconds of its wall time that are left, while it is paused.",
     )
     repeats = models.JSONField(
         default=dict, blank=True, help_text="What loop detection remembers (runs.repeats)."

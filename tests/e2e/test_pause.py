@@ -17,7 +17,7 @@ from tests.webhooks.receiver import receiving, until
 pytestmark = [pytest.mark.podman, pytest.mark.slow]
 
 #: How long a paused run's pod is kept here.
-KEPT_SECONDS = 25
+KEPT_SECONDS = 45
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 async def ask(gateway, pod, spoken):
-    async with gateway.http.post(
-        spoken.path, json=spoken.request(), headers=pod.bearer
-    ) as answer:
+    async with gateway.http.post(spoken.path, json=spoken.request(), headers=pod.bearer) as answer:
         return answer.status, await answer.json()
 
 

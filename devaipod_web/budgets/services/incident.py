@@ -13,7 +13,10 @@ from devaipod_web.runs.services.stop import stop
 
 
 def dismiss(incident: Incident, by: User, *, note: str = "") -> None:
-    """Close an incident without giving room; a run that it paused stays so until somebody resumes it. Raises IncidentClosed when somebody was first."""
+    """Close an incident without giving room; a run that it paused stays so until somebody resumes it.
+
+    Raises IncidentClosed when somebody was first.
+    """
     with transaction.atomic():
         _close_one(incident, by, How.DISMISSED, note)
 

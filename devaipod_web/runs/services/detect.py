@@ -41,7 +41,7 @@ class Detector:
 
     def turn_began(self) -> None:
         """The agent has taken a prompt."""
-        if self._is_on:
+        if self._is_on and settings.LOOP_CALLS:
             repeats.turn_began(self.memory)
 
     def turn_ended(self) -> None:

@@ -187,7 +187,12 @@ class Projection:
         """The work could not be pushed; it stays in the workspace. A paused run's is staged when it goes on."""
         found = causes.work_not_staged(f"The work could not be staged: {_words(event, 'message')}")
         if self._is_paused():
-            note(self.run.pk, "error", found.message, next_step="It is tried again at its resumption.")
+            note(
+                self.run.pk,
+                "error",
+                found.message,
+                next_step="It is tried again at its resumption.",
+            )
             return
         self._fail(found)
 

@@ -29,7 +29,8 @@ def prompt(run: Run, by: User | None, text: str) -> Turn:
     `running`, any other ended run goes back to `queued` for a new attempt.
 
     Raises BadRequest when the text is empty or too long, or too many prompts wait already; NotNow for a run that executes a
-    command, and for a paused one, which whoever resumes it may give a prompt; Draining when the run would need a new pod while no new runs are taken.
+    command, and for a paused one, which whoever resumes it may give a prompt; Draining when the run would need a new pod while no
+    new runs are taken.
     """
     text = untrusted.text(text, MAX_PROMPT_CHARACTERS + 1).strip()
     if not text:

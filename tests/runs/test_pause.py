@@ -16,6 +16,7 @@ from devaipod_web.runs.services import commands
 from devaipod_web.runs.services.pause import pause_by_hand, resume
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.stop import cancel_turn, stop
+from devaipod_web.runs.states import State
 from devaipod_web.runs.supervisor import ending, records
 from tests.runs.conftest import Sidecar, pod_of, state_of
 from tests.runs.test_permissions import ask
@@ -312,7 +313,7 @@ def test_a_command_runs_on_with_its_model_closed_and_may_end(command, bob):
     assert kinds(command.pod) == []
     assert run.deadline_at == deadline
     assert not ending.should_end(records.view(run.pk), command.pod)
-    assert records.end_as(run.pk, "succeeded", "It ended.")
+    assert records.end_as(run.pk, State.SUCCEEDED, "It ended.")
     assert now_of(run).pause_cause == ""
 
 

@@ -104,12 +104,19 @@ def ps(
                 output.since(row["created_at"]),
                 output.money(row["cost"]),
                 f"+{row['additions']} −{row['deletions']}" if row["changed_files"] else "—",
-                clean(row["waits_for"] or row["last_line"] or row["reason"])[:60],
+                clean(_last(row))[:60],
             ]
             for row in rows
         ],
         empty="No run is at work." if not everything else "There are no runs yet.",
     )
+
+
+def _last(row: dict[str, Any]) -> str:
+    """What a run waits for or did last; of one that stands still why."""
+    if row["state"] == "paused":
+        return str(row["reason"])
+    return str(row["waits_for"] or row["last_line"] or row["reason"])
 
 
 def show(key: RunKey, as_json: AsJson = False) -> None:

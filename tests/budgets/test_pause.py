@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from devaipod_web import db
@@ -22,7 +23,7 @@ from devaipod_web.webhooks.models import Delivery, Webhook
 from tests.budgets.conftest import budget
 from tests.pages.conftest import begun
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
@@ -38,7 +39,17 @@ def other(project, operator):
 def hit(row, sidecar, at=None) -> Incident:
     window = leases.window_of(row, at or timezone.now())
     BudgetWindow.objects.filter(pk=window.pk).update(spent=window.cap)
-    return incidents.open_hard(window.pk, sidecar.run.pk, 1)[0]
+    return refused(window.pk, sidecar.run.pk)
+
+
+def refused(window_id: int, run_id: int) -> Incident:
+    with transaction.atomic():
+        return incidents.open_hard(window_id, run_id, 1)[0]
+
+
+def close_ended(moment) -> int:
+    with transaction.atomic():
+        return incidents.close_ended(moment)
 
 
 def now_of(sidecar) -> Run:
@@ -109,7 +120,7 @@ def test_a_limit_that_is_changed_to_give_room_does_too_and_one_that_gives_none_d
 def test_a_run_that_another_incident_holds_stays_paused(manager, working):
     dollars = hit(made(manager), working)
     window = leases.window_of(made(manager, metric="requests", limit=2), timezone.now())
-    requests = incidents.open_hard(window.pk, working.run.pk, 1)[0]
+    requests = refused(window.pk, working.run.pk)
     services.resolve(dollars, manager, "raise", amount="10")
     assert now_of(working).state == "paused"
     with pytest.raises(NotNow, match=requests.key):
@@ -127,7 +138,7 @@ def test_by_hand_it_goes_on_only_after_somebody_decided(manager, operator, worki
     assert now_of(working).state == "paused"
     resume(working.run, operator)
     assert now_of(working).state == "running"
-    assert incidents.open_hard(incident.window_id, working.run.pk, 1)[2]
+    assert refused(incident.window_id, working.run.pk) != incident
     assert now_of(working).state == "paused"
 
 
@@ -138,9 +149,9 @@ def test_stopping_by_the_incident_stops_a_paused_run(manager, working):
 
 def test_the_next_day_lets_it_go_on(manager, working):
     hit(made(manager, window="day"), working)
-    assert incidents.close_ended(timezone.now()) == 0
+    assert close_ended(timezone.now()) == 0
     assert now_of(working).state == "paused"
-    assert incidents.close_ended(timezone.now() + timedelta(days=1)) == 1
+    assert close_ended(timezone.now() + timedelta(days=1)) == 1
     assert now_of(working).state == "running"
     assert said_to(working)[0].startswith("The budget's next day or month has begun.")
 
@@ -177,6 +188,7 @@ def test_a_run_that_has_ended_is_not_paused_by_its_last_request(manager, working
     assert now_of(working).state == "stopped"
 
 
+@pytest.mark.django_db(transaction=True)
 async def test_the_ledger_pauses_before_it_refuses_and_spends_again_as_soon_as_there_is_room(
     ledgers, working, manager
 ):

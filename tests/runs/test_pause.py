@@ -21,7 +21,7 @@ from devaipod_web.runs.supervisor import ending, records
 from tests.runs.conftest import Sidecar, pod_of, state_of
 from tests.runs.test_permissions import ask
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 
 def kinds(pod):

@@ -33,7 +33,7 @@ class Permission(StrEnum):
     PUBLIC = "public"  # anyone, signed in or not
     SELF = "self"  # anyone signed in, about themselves
     VIEW = "view"
-    LAUNCH = "launch"  # launch, prompt, answer, stop
+    LAUNCH = "launch"  # launch, prompt, answer, pause, resume, stop
     ATTACH = "attach"  # a terminal in a pod's agent container
     REVIEW = "review"  # comment, reject, promote
     MANAGE = "manage"  # projects, providers, people, tokens of others

@@ -131,6 +131,7 @@ def show(key: RunKey, as_json: AsJson = False) -> None:
         ("reason", found["reason"]),
         ("next step", found["next_step"]),
         ("waits for", found["waits_for"]),
+        ("incident", found["incident"]),
         ("place in the queue", found["queue_place"]),
         ("project", found["project"]),
         ("owner", found["owner"]),

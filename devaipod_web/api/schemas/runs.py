@@ -25,7 +25,9 @@ from devaipod_web.runs.services.launch import (
     MAX_WALL_SECONDS,
     MIN_WALL_SECONDS,
 )
+from devaipod_web.runs.services.pause import held_by
 from devaipod_web.runs.services.prompt import MAX_PROMPT_CHARACTERS
+from devaipod_web.runs.states import State
 
 WHEN = "2026-11-24T20:14:03.512Z"
 
@@ -191,6 +193,9 @@ class RunOut(RunBrief):
         "Warnings of this run: `level` and `text` of each.",
         [{"level": "warning", "text": "devcontainer.json: `mounts` is ignored."}],
     )
+    incident: str | None = doc(
+        "The key of the open incident that keeps a paused run from going on, or null.", None
+    )
     permission_policy: Policy = doc("What happens when the agent asks.", "ask")
     image: str = doc("The image of its agent, once it is known.", "localhost/devaipod-agent:dev")
     queue_place: int | None = doc("Its place in the queue from 1, or null.", None)
@@ -220,6 +225,11 @@ class RunOut(RunBrief):
     permissions: list[PermissionOut] = Field(
         ..., description="Permission requests that wait for an answer."
     )
+
+    @staticmethod
+    def resolve_incident(obj: Run) -> str | None:
+        held = held_by(obj) if obj.state == State.PAUSED else None
+        return held.key if held is not None else None
 
     @staticmethod
     def resolve_queue_place(obj: Run) -> int | None:

@@ -16,9 +16,9 @@ from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
+from devaipod_web.runs.starting import STEPS
 from devaipod_web.runs.states import State
 from devaipod_web.runs.tools import call_line
-from devaipod_web.runs.transcript import STEPS
 from devaipod_web.templatetags.show import ago
 
 #: Rows of each kind that the page Now shows.

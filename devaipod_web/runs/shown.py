@@ -17,8 +17,9 @@ from devaipod_web.reviews.models import Review
 from devaipod_web.runs import events, queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunEvent
 from devaipod_web.runs.services.pause import PAUSABLE, held_by
+from devaipod_web.runs.starting import steps_of
 from devaipod_web.runs.states import ENDED, State
-from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries, steps_of
+from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries
 from pods.sidecar.protocol import EventKind
 
 #: Events that one window is folded from, and items of it that a page shows.

@@ -16,9 +16,9 @@ from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
+from devaipod_web.runs.starting import STEPS
 from devaipod_web.runs.states import State
 from devaipod_web.runs.tools import call_line
-from devaipod_web.runs.transcript import STEPS
 from devaipod_web.templatetags.show import ago
 
 #: Rows of each kind that the page Now shows.
@@ -29,7 +29,9 @@ def waiting_counts() -> tuple[int, int]:
     """How much waits for a person: (all that the page Now lists, the reviews among it)."""
     open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
-    parked = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
+    parked = Run.objects.filter(state__in=[State.WAITING, State.PAUSED]).exclude(
+        pk__in=open_requests.values("run")
+    )
     failed = queries.failed_lately().order_by().count()
     return open_requests.count() + parked.count() + failed + reviews, reviews
 
@@ -69,6 +71,7 @@ class Now:
     reviews: list[Review]
     failed: list[Run]
     waiting: list[Run]
+    paused: list[Run]
     runs: list[Listed]
     running: int
     queued: int
@@ -90,7 +93,8 @@ class Now:
     @property
     def needs(self) -> int:
         """How many things need a person."""
-        return len(self.permissions) + len(self.waiting) + self.open_reviews + len(self.failed)
+        lists = (self.permissions, self.waiting, self.paused, self.failed)
+        return sum(len(each) for each in lists) + self.open_reviews
 
 
 def now() -> Now:
@@ -100,7 +104,7 @@ def now() -> Now:
     counts = Run.objects.aggregate(
         running=Count(
             "pk",
-            filter=Q(state__in=[State.PREPARING, State.STARTING, State.RUNNING, State.WAITING, State.PAUSED]),
+            filter=Q(state__in=[State.PREPARING, State.STARTING, State.RUNNING, State.WAITING]),
         ),
         queued=Count("pk", filter=Q(state=State.QUEUED)),
     )  # fmt: skip
@@ -117,6 +121,7 @@ def now() -> Now:
         reviews=list(reviews[:SHOWN]),
         failed=list(queries.failed_lately()[:SHOWN]),
         waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],
+        paused=[run for run in runs if run.state == State.PAUSED],
         runs=listed(runs),
         running=counts["running"],
         queued=counts["queued"],

@@ -16,8 +16,10 @@ from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
 from devaipod_web.runs import events, queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunEvent
+from devaipod_web.runs.services.pause import PAUSABLE, held_by
+from devaipod_web.runs.starting import steps_of
 from devaipod_web.runs.states import ENDED, State
-from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries, steps_of
+from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries
 from pods.sidecar.protocol import EventKind
 
 #: Events that one window is folded from, and items of it that a page shows.
@@ -195,6 +197,8 @@ def facts(run: Run) -> dict[str, Any]:
         "is_demo": run.provider_id is None and run.model == demo.MODEL,
         "may_cancel": run.state in (State.RUNNING, State.WAITING)
         and run.turns.filter(ended_at=None).exclude(started_at=None).exists(),
+        "may_pause": run.state in PAUSABLE,
+        "held": held_by(run) if run.state == State.PAUSED else None,
         "elapsed": _elapsed(run),
         "command": shlex.join(run.argv),
         "cached": cached,

@@ -8,9 +8,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.utils import timezone
 
+from devaipod_web.budgets import queries as budgets
+from devaipod_web.budgets.models import Incident, Level
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
@@ -25,13 +27,19 @@ from devaipod_web.templatetags.show import ago
 SHOWN = 30
 
 
+def open_incidents() -> QuerySet[Incident]:
+    """The runs that came to a hard limit of a budget, and wait for a manager; the oldest first."""
+    return budgets.open_incidents().filter(level=Level.HARD).order_by("opened_at", "pk")
+
+
 def waiting_counts() -> tuple[int, int]:
     """How much waits for a person: (all that the page Now lists, the reviews among it)."""
     open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
     parked = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
     failed = queries.failed_lately().order_by().count()
-    return open_requests.count() + parked.count() + failed + reviews, reviews
+    incidents = open_incidents().count()
+    return open_requests.count() + parked.count() + failed + incidents + reviews, reviews
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Now:
     """The page Now. Costs are USD."""
 
     permissions: list[Question]
+    incidents: list[Incident]
     reviews: list[Review]
     failed: list[Run]
     waiting: list[Run]
@@ -90,7 +99,8 @@ class Now:
     @property
     def needs(self) -> int:
         """How many things need a person."""
-        return len(self.permissions) + len(self.waiting) + self.open_reviews + len(self.failed)
+        others = len(self.permissions) + len(self.waiting) + len(self.incidents)
+        return others + self.open_reviews + len(self.failed)
 
 
 def now() -> Now:
@@ -114,6 +124,7 @@ def now() -> Now:
     )
     return Now(
         permissions=[Question(request, line_of(request)) for request in permissions],
+        incidents=list(open_incidents()[:SHOWN]),
         reviews=list(reviews[:SHOWN]),
         failed=list(queries.failed_lately()[:SHOWN]),
         waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],

@@ -16,6 +16,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from devaipod_web.accounts.models import User
+from devaipod_web.budgets import pace
+from devaipod_web.budgets.pace import Pace
 from devaipod_web.context import THEME_COOKIE, THEMES
 from devaipod_web.projects.models import Project
 from devaipod_web.runs import overview, queries, reach, shown, tabs
@@ -29,6 +31,8 @@ from devaipod_web.runs.services.stop import cancel_turn, stop
 from devaipod_web.runs.states import State
 
 PAGE_RUNS = 50
+#: Budgets that stand beside the launch form.
+LEFT_SHOWN = 6
 THEME_SECONDS = 365 * 86400
 
 
@@ -139,7 +143,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "runs/new.html",
-        {"form": form, "chosen": chosen, "reach": reached},
+        {"form": form, "chosen": chosen, "reach": reached, "left": _left(request, chosen)},
         status=400 if form.is_bound else 200,
     )
 
@@ -176,7 +180,16 @@ def run_reach(request: HttpRequest) -> HttpResponse:
     """What a run with these choices could reach; fetched while the form is filled in."""
     chosen = _chosen(request.GET)
     found = reach.of(chosen, request.GET) if chosen else None
-    return render(request, "runs/_reach.html", {"reach": found, "chosen": chosen})
+    return render(
+        request,
+        "runs/_reach.html",
+        {"reach": found, "chosen": chosen, "left": _left(request, chosen)},
+    )
+
+
+def _left(request: HttpRequest, chosen: Project | None) -> list[Pace]:
+    """What a new run of this project and person may still spend."""
+    return pace.left_for(chosen, _person(request))[:LEFT_SHOWN] if chosen else []
 
 
 # --- one run ------------------------------------------------------------------------------------------------------

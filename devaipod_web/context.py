@@ -101,11 +101,11 @@ class Frame:
     @cached_property
     def links(self) -> list[dict[str, Any]]:
         """The rail's entries with how much waits behind each."""
-        needs, reviews = overview.waiting_counts()
+        needs, reviews, incidents = overview.waiting_counts()
         counts = {
             "now": needs,
             "reviews": reviews,
-            "spend": overview.open_incidents().count(),
+            "spend": incidents,
             "services": queries.unwell(),
         }
         names = [*LINKS, ("audit", "Audit", "")] if self.may_manage else list(LINKS)
@@ -130,7 +130,11 @@ class Frame:
         """Every page and action that the person may reach."""
         pages = [("Now", "now", "g n"), ("Runs", "runs", "g r"), ("Reviews", "reviews", "g v")]
         pages += [("Projects", "projects", "g p"), ("Services", "services", "g s")]
-        pages += [("Spend", "spend", ""), ("Budgets", "budgets", ""), ("Incidents", "incidents", "")]
+        pages += [
+            ("Spend", "spend", ""),
+            ("Budgets", "budgets", ""),
+            ("Incidents", "incidents", ""),
+        ]
         pages += [("Help", "help", "?")]
         pages += [("My account", "account", ""), ("API tokens", "tokens", "")]
         pages += [("API documentation", "api_docs", "")]

@@ -155,9 +155,7 @@ def incidents_list(request: HttpRequest, filters: Query[IncidentFilters]) -> Que
     return rows
 
 
-@operation(
-    incidents_router, "GET", "/{key}", operation_id="incident_get", response=IncidentOut
-)
+@operation(incidents_router, "GET", "/{key}", operation_id="incident_get", response=IncidentOut)
 def incident_get(request: HttpRequest, key: str) -> Incident:
     """One incident."""
     return find_incident(key)

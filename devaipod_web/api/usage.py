@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
@@ -33,6 +33,7 @@ from devaipod_web.llm.models import LlmCall
 from devaipod_web.projects.models import Project
 
 router = Router(tags=["usage"])
+Response = TypeVar("Response", HttpResponse, StreamingHttpResponse)
 
 MAX_GROUPS = 1000
 #: Periods that a series may have: a year of hours, and more days than anybody has.
@@ -224,14 +225,12 @@ def _project(request: HttpRequest, name: str) -> Project | None:
     bound = bound_to(caller(request))
     if not name:
         return bound
-    found = (
-        Project.objects.filter(slug=name).first() or Project.objects.filter(key=name).first()
-    )
+    found = Project.objects.filter(slug=name).first() or Project.objects.filter(key=name).first()
     if found is None or (bound is not None and found != bound):
         raise nothing("project", name)
     return found
 
 
-def _file(response: Any, name: str) -> Any:
+def _file(response: Response, name: str) -> Response:
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response

@@ -109,7 +109,7 @@ def incident_resolve(request: HttpRequest, key: str) -> HttpResponse:
 
 def _first(found: Incident) -> str:
     who = str(found.resolved_by) if found.resolved_by else "The end of its window"
-    return f"{who} was first: {found.get_how_display()}. Nothing else was done."
+    return f"{who} was first: {found.get_how_display().lower()}. Nothing else was done."
 
 
 def _page(
@@ -144,7 +144,7 @@ def _decisions(found: Incident, form: DecisionForm | None) -> list[dict[str, Any
     """The ways to decide, with what was typed and refused in its place."""
     limit, more = pace.suggestion(found)
     metric = found.budget.get_metric_display()
-    ways = [
+    ways: list[dict[str, Any]] = [
         {
             "how": "raise",
             "title": "Raise the limit",

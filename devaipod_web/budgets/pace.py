@@ -89,7 +89,9 @@ class Pace:
         """What is spent of what: `$412.60 / $600.00`."""
         metric = self.budget.metric
         if metric == Metric.USD:
-            return f"{budget_amount(self.burn.spent, metric)} / {budget_amount(self.burn.cap, metric)}"
+            return (
+                f"{budget_amount(self.burn.spent, metric)} / {budget_amount(self.burn.cap, metric)}"
+            )
         return f"{budget_amount(self.burn.spent, '')} / {budget_amount(self.burn.cap, metric)}"
 
     @property
@@ -202,9 +204,7 @@ def left_for(project: Project, person: User, run: Run | None = None) -> list[Pac
     Where no policy says what a new run may spend by itself, the installation's setting does: it stands first, as a budget that no row has.
     """
     at = timezone.now()
-    found = [
-        Pace(burn, at) for burn in queries.binding(project=project, person=person, run=run)
-    ]
+    found = [Pace(burn, at) for burn in queries.binding(project=project, person=person, run=run)]
     if run is not None:
         return found
     policies = [one for one in found if one.is_policy]
@@ -229,9 +229,7 @@ def defaults(but: set[str], at: datetime) -> list[Pace]:
     return [
         Pace(
             queries.burn(
-                Budget(
-                    scope=Scope.INSTALLATION, metric=metric, window=Window.EACH_RUN, limit=limit
-                )
+                Budget(scope=Scope.INSTALLATION, metric=metric, window=Window.EACH_RUN, limit=limit)
             ),
             at,
         )

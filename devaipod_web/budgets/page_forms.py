@@ -20,7 +20,7 @@ NOTE_HELP = "Stands in the audit log."
 MAX_NOTE = 300
 
 
-class TokenChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
+class TokenChoice(forms.ModelChoiceField):
     """API tokens by their name and whose they are."""
 
     def label_from_instance(self, token: ApiToken) -> str:  # type: ignore[override]
@@ -125,9 +125,7 @@ class BudgetChangesForm(forms.Form):
     """What can be changed of a budget."""
 
     limit = forms.CharField(label="Limit", max_length=40, widget=AMOUNT)
-    soft_percent = forms.IntegerField(
-        label="Warn at, % of the limit", min_value=1, max_value=100
-    )
+    soft_percent = forms.IntegerField(label="Warn at, % of the limit", min_value=1, max_value=100)
     note = forms.CharField(label="Note", max_length=MAX_NOTE, required=False)
     enabled = forms.BooleanField(
         label="It binds",
@@ -140,9 +138,9 @@ class BudgetChangesForm(forms.Form):
         values = {name: getattr(budget, name) for name in names}
         kwargs.setdefault("initial", {**values, "limit": plain_amount(budget.limit_shown)})
         super().__init__(*args, **kwargs)
-        self.fields["limit"].help_text = (
-            f"{Metric(budget.metric).label}. It binds within two seconds. A higher one resolves the incidents that wait for room."
-        )
+        self.fields[
+            "limit"
+        ].help_text = f"{Metric(budget.metric).label}. It binds within two seconds. A higher one resolves the incidents that wait for room."
 
 
 class DecisionForm(forms.Form):

@@ -64,7 +64,9 @@ def budget_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def budget_new(request: HttpRequest) -> HttpResponse:
     """Set a budget. A link can fill the form in; what was typed is never lost on an error."""
-    initial = {name: request.GET[name][:200] for name in BudgetForm.base_fields if name in request.GET}
+    initial = {
+        name: request.GET[name][:200] for name in BudgetForm.base_fields if name in request.GET
+    }
     form = BudgetForm(request.POST) if request.method == "POST" else BudgetForm(initial=initial)
     if form.is_bound and form.is_valid():
         data = form.cleaned_data
@@ -191,6 +193,4 @@ def _attach(form: BudgetForm | BudgetChangesForm, error: BudgetError, subject: s
         return
     for name, text in error.errors.items():
         place = subject if name == "subject" else name
-        form.add_error(
-            place if place in form.fields else None, text.removeprefix(f"{name}: ")
-        )
+        form.add_error(place if place in form.fields else None, text.removeprefix(f"{name}: "))

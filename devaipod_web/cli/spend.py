@@ -58,7 +58,9 @@ def usage(
     if as_csv:
         if group == "day":
             raise CliError(
-                "--csv has its periods anyway.", next_step="Leave --by day out, or say --per.", status=2
+                "--csv has its periods anyway.",
+                next_step="Leave --by day out, or say --per.",
+                status=2,
             )
         text = Client().text("/usage/series", group_by=group, per=per, format="csv", **query)
         sys.stdout.write(text.replace("\r\n", "\n"))
@@ -121,9 +123,7 @@ def budget_list(
     project: Annotated[
         str, typer.Option(help="Of this project alone.", autocompletion=complete.projects)
     ] = "",
-    run: Annotated[
-        str, typer.Option(help="Of this run alone.", autocompletion=complete.runs)
-    ] = "",
+    run: Annotated[str, typer.Option(help="Of this run alone.", autocompletion=complete.runs)] = "",
     as_json: AsJson = False,
 ) -> None:
     """List budgets and how they stand; those that each run has only with --run or --scope run."""
@@ -196,7 +196,9 @@ def budget_set(
         output.document(made)
         return
     say(made["key"])
-    note(f"It binds within two seconds; {_amount(made, 'left')} are left of {_amount(made, 'limit')}.")
+    note(
+        f"It binds within two seconds; {_amount(made, 'left')} are left of {_amount(made, 'limit')}."
+    )
 
 
 @budgets.command("raise")
@@ -221,7 +223,8 @@ def budget_rm(key: Key, yes: Yes = False) -> None:
     row = client.get(f"/budgets/{segment(key)}")
     about = f"{row['scope']} {row['subject'] or ''}".strip()
     output.ask_once(
-        f"Remove the budget of {clean(about)} ({_amount(row, 'limit')} over {row['window']})?", yes=yes
+        f"Remove the budget of {clean(about)} ({_amount(row, 'limit')} over {row['window']})?",
+        yes=yes,
     )
     client.send("DELETE", f"/budgets/{segment(key)}")
     say(f"Budget {clean(key)} is removed.")
@@ -240,18 +243,14 @@ def _amount(row: dict[str, Any], name: str) -> str:
 @incidents.command("list")
 def incident_list(
     state: Annotated[str, typer.Option(help="open, resolved or all.")] = "open",
-    run: Annotated[
-        str, typer.Option(help="Of this run alone.", autocompletion=complete.runs)
-    ] = "",
+    run: Annotated[str, typer.Option(help="Of this run alone.", autocompletion=complete.runs)] = "",
     limit: Annotated[int, typer.Option(help="At most so many; 0: all.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List incidents, the open ones unless told otherwise."""
     _one_of(state, ("open", "resolved", "all"), "--state")
     rows = list(
-        Client().pages(
-            "/incidents", limit=limit, run=run, state="" if state == "all" else state
-        )
+        Client().pages("/incidents", limit=limit, run=run, state="" if state == "all" else state)
     )
     if as_json:
         output.document(rows)
@@ -284,9 +283,7 @@ def incident_resolve(
     ],
     how: Annotated[
         str,
-        typer.Argument(
-            metavar="HOW", help=f"{', '.join(WAYS)}.", autocompletion=complete.ways
-        ),
+        typer.Argument(metavar="HOW", help=f"{', '.join(WAYS)}.", autocompletion=complete.ways),
     ],
     amount: Annotated[
         str, typer.Argument(help="The new limit (raise), or what is added (extend).")

@@ -93,7 +93,7 @@ def sums(found: QuerySet[LlmCall], by: str, *, limit: int) -> list[Sums]:
         rows = grouped.order_by("group")
     else:
         rows = grouped.annotate(about=Sum("cost")).order_by(
-            F("about").desc(nulls_last=True), "-calls", "group"
+            F("about").desc(nulls_last=True), F("calls").desc(), "group"
         )
     return worded([_row(dict(row)) for row in rows[:limit]], by)
 

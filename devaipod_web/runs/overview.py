@@ -32,14 +32,15 @@ def open_incidents() -> QuerySet[Incident]:
     return budgets.open_incidents().filter(level=Level.HARD).order_by("opened_at", "pk")
 
 
-def waiting_counts() -> tuple[int, int]:
-    """How much waits for a person: (all that the page Now lists, the reviews among it)."""
+def waiting_counts() -> tuple[int, int, int]:
+    """How much waits for a person: (all that the page Now lists, the reviews among it, the runs without budget among it)."""
     open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
     parked = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
     failed = queries.failed_lately().order_by().count()
     incidents = open_incidents().count()
-    return open_requests.count() + parked.count() + failed + incidents + reviews, reviews
+    others = open_requests.count() + parked.count() + failed
+    return others + incidents + reviews, reviews, incidents
 
 
 @dataclass(frozen=True)

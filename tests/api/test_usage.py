@@ -27,14 +27,19 @@ def two(project, operator, reviewer):
     return fill(project, operator), fill(other, reviewer)
 
 
-@pytest.mark.parametrize(
-    "group", ["project", "run", "owner", "agent", "model", "provider", "day"]
-)
+@pytest.mark.parametrize("group", ["project", "run", "owner", "agent", "model", "provider", "day"])
 def test_the_groups_together_are_the_total(call, viewer, two, group):
     found = call(viewer).get(f"/usage?group_by={group}").json()
     total = found["total"]
     assert total["calls"] == LlmCall.objects.count() > 0
-    for name in ("calls", "failed_calls", "tokens_in", "tokens_out", "unpriced_calls", "uncounted_calls"):
+    for name in (
+        "calls",
+        "failed_calls",
+        "tokens_in",
+        "tokens_out",
+        "unpriced_calls",
+        "uncounted_calls",
+    ):
         assert sum(row[name] for row in found["results"]) == total[name], name
     assert sum(Decimal(row["cost"]) for row in found["results"]) == Decimal(total["cost"])
     assert all(row["group"] for row in found["results"])

@@ -23,7 +23,7 @@ def page(client):
 def post(client):
     """Send a form as somebody; the answer as it is."""
 
-    def send(person, name, *args, **data):
+    def send(person, name, /, *args, **data):
         client.force_login(person)
         return client.post(reverse(name, args=args), data)
 

@@ -22,7 +22,7 @@ def days(now: datetime, costs: list[float]) -> dict[str, Decimal]:
 def test_an_even_pace_ends_where_it_leads_and_is_as_good_as_certain():
     per_day = {**days(NOON, [10] * 40), "2026-11-16": Decimal(5)}
     found = month.project(per_day, NOON, Decimal(301))
-    assert (found.spent, found.projected, found.low, found.high) == (155, 300, 300, 300)
+    assert [found.spent, found.projected, found.low, found.high] == [155, 300, 300, 300]
     assert found.likely_under == 1.0
     assert found.note == "over 99 % likely under"
     assert month.project(per_day, NOON, Decimal(299)).likely_under == 0.0
@@ -38,7 +38,7 @@ def test_the_more_days_differ_the_wider_the_range_and_the_less_is_certain():
 def test_nothing_is_said_on_the_first_day_and_no_likelihood_in_the_first_week():
     first = datetime(2026, 11, 1, 3, tzinfo=UTC)
     found = month.project({"2026-11-01": Decimal(4)}, first, Decimal(100))
-    assert (found.spent, found.projected, found.likely_under) == (4, None, None)
+    assert [found.spent, found.projected, found.likely_under] == [4, None, None]
     young = month.project(days(NOON, [3] * 6), NOON, Decimal(100))
     assert young.projected is not None
     assert (young.low, young.likely_under) == (None, None)
@@ -46,7 +46,7 @@ def test_nothing_is_said_on_the_first_day_and_no_likelihood_in_the_first_week():
 
 
 def test_what_is_spent_is_never_unspent():
-    found = month.project(days(NOON, [0] * 25 + [500, 0, 0]), NOON, Decimal(400))
+    found = month.project(days(NOON, [1.0] + [0.0] * 24 + [500.0, 0.0, 0.0]), NOON, Decimal(400))
     assert found.low == found.spent == 500
     assert found.likely_under == 0.0
     assert month.project({}, NOON, None).projected == 0
@@ -60,12 +60,12 @@ def test_four_of_five_months_of_random_days_end_in_the_range(now):
     begin = datetime(2026, 10, 1, tzinfo=UTC).date()
     for _ in range(trials):
         costs = {
-            (begin + timedelta(days=n)).isoformat(): Decimal(str(round(chance.gammavariate(4, 3), 2)))
+            (begin + timedelta(days=n)).isoformat(): Decimal(
+                str(round(chance.gammavariate(4, 3), 2))
+            )
             for n in range(61)
         }
-        until_now = {
-            day: cost for day, cost in costs.items() if day < now.date().isoformat()
-        }
+        until_now = {day: cost for day, cost in costs.items() if day < now.date().isoformat()}
         today = now.date().isoformat()
         until_now[today] = costs[today] * now.hour / 24
         found = month.project(until_now, now, None)

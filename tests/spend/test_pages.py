@@ -34,7 +34,13 @@ NEW = {
 
 
 def called(run: Run, cost: str | None = "0.25", **more: object) -> LlmCall:
-    given = {"provider_kind": "openai", "model": "opus", "status": 200, "at": timezone.now(), **more}
+    given = {
+        "provider_kind": "openai",
+        "model": "opus",
+        "status": 200,
+        "at": timezone.now(),
+        **more,
+    }
     return LlmCall.objects.create(
         key=new_key(), run=run, cost=None if cost is None else Decimal(cost), **given
     )
@@ -65,7 +71,8 @@ def test_an_empty_installation_says_what_will_be_here(page, viewer):
 
 
 @pytest.mark.parametrize(
-    ("by", "label"), [("project", "Payments"), ("agent", "OpenCode"), ("model", "opus"), ("person", "Alice")]
+    ("by", "label"),
+    [("project", "Payments"), ("agent", "OpenCode"), ("model", "opus"), ("person", "Alice")],
 )
 def test_spend_is_stacked_by_what_the_address_says(page, viewer, run, by, label):
     called(run, "12.5")
@@ -196,11 +203,20 @@ def test_a_budget_is_set_by_a_form_changed_and_removed(page, post, manager, proj
     assert answer.url == f"/spend/budgets/{row.key}/"
     text = page(manager, "budget", row.key)
     assert "Payments, a month" in text and "$0.00 / $220.00" in text
-    post(manager, "budget_change", row.key, limit="300", soft_percent="90", note="Pilot", enabled="on")
+    post(
+        manager,
+        "budget_change",
+        row.key,
+        limit="300",
+        soft_percent="90",
+        note="Pilot",
+        enabled="on",
+    )
     text = page(manager, "budget", row.key)
     assert "limit from 220 to 300" in text and "soft percent from 80 to 90" in text
-    assert "set it: limit 220; “Pilot”" in text
+    assert "set it: <bdi>limit 220; “Pilot”" in text
     assert post(manager, "budget_remove", row.key).url == "/spend/budgets/"
+    assert "is removed" in page(manager, "budgets")
     assert "Payments, a month" not in page(manager, "budgets")
     page(manager, "budget", row.key, status=404)
 
@@ -267,7 +283,9 @@ def test_what_each_run_has_is_not_in_the_list_and_has_a_page(page, viewer, manag
     assert "0 / 20 requests" in page(viewer, "budget", row.key)
 
 
-def test_a_raised_limit_resolves_what_waits_and_a_lower_one_does_not(post, manager, budget, incident):
+def test_a_raised_limit_resolves_what_waits_and_a_lower_one_does_not(
+    post, manager, budget, incident
+):
     given = {"soft_percent": "80", "enabled": "on"}
     post(manager, "budget_change", budget.key, limit="8", **given)
     assert Incident.objects.get().state == "open"
@@ -290,7 +308,7 @@ def test_an_incident_says_what_happened_and_takes_a_decision(page, post, manager
     text = page(manager, "incident", incident.key)
     assert "Resolved: extended once by" in text and "“Release”" in text
     assert BudgetWindow.objects.get().extra == 25 * PICO // 10
-    assert "extended it once: by 2.5" in page(manager, "budget", incident.budget.key)
+    assert "extended it once: <bdi>by 2.5" in page(manager, "budget", incident.budget.key)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +342,7 @@ def test_the_second_answer_is_told_who_was_first(post, person, manager, incident
 def test_a_run_is_stopped_from_now_and_the_counts_follow(page, post, manager, incident):
     text = page(manager, "now")
     assert "hard limit" in text and "Extend once" in text
-    assert 'runs without budget</span>' in page(manager, "rail")
+    assert "runs without budget</span>" in page(manager, "rail")
     answer = post(manager, "incident_resolve", incident.key, how="stop", next="/")
     assert answer.url == "/"
     assert Run.objects.get().state == State.STOPPED

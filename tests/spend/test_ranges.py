@@ -66,10 +66,10 @@ def test_a_long_month_is_compared_with_the_whole_short_one_before():
     assert (start.date(), end) == (date(2026, 2, 1), datetime(2026, 3, 1, tzinfo=UTC))
 
 
-@given(
-    first=st.dates(date(2020, 1, 1), date(2026, 11, 23)), days=st.integers(1, 1500)
-)
-def test_every_moment_of_a_range_lies_in_one_of_its_periods_and_none_is_drawn_after_now(first, days):
+@given(first=st.dates(date(2020, 1, 1), date(2026, 11, 23)), days=st.integers(1, 1500))
+def test_every_moment_of_a_range_lies_in_one_of_its_periods_and_none_is_drawn_after_now(
+    first, days
+):
     found = Range(first, min(first + timedelta(days=days - 1), TODAY))
     periods = found.periods(NOW)
     assert periods == sorted(set(periods))

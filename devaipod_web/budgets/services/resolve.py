@@ -27,7 +27,7 @@ def resolve(
     """
     if incident.state != IncidentState.OPEN:
         raise IncidentClosed(
-            f"This incident is resolved already: {How(incident.how).label}.",
+            f"This incident is resolved already: {How(incident.how).label.lower()}.",
             next_step="Look at the budget again.",
         )
     if how in ("raise", "extend") and amount is None:
@@ -52,7 +52,9 @@ def change(budget: Budget, by: User, changes: Mapping[str, Any]) -> list[str]:
 
     Returns the names of what differs from before. Raises InvalidBudget.
     """
-    changed = update(budget, by, {name: value for name, value in changes.items() if name != "limit"})
+    changed = update(
+        budget, by, {name: value for name, value in changes.items() if name != "limit"}
+    )
     if "limit" not in changes:
         return changed
     waiting = budget.incidents.filter(state=IncidentState.OPEN).select_related("budget", "run")

@@ -86,14 +86,12 @@ def draw(spend: Stacked) -> Drawing:
     return Drawing(lines, bars, summary(spend))
 
 
-def _bar(
-    spend: Stacked, column: Column, x: float, room: float, top: Decimal, label: str
-) -> Bar:
+def _bar(spend: Stacked, column: Column, x: float, room: float, top: Decimal, label: str) -> Bar:
     width = min(room * FILL, WIDEST)
     left = x + (room - width) / 2
     parts = []
     below = Decimal(0)
-    floor = HEIGHT - BOTTOM
+    floor = float(HEIGHT - BOTTOM)
     for series, cost in zip(spend.series, column.costs, strict=True):
         if cost <= 0:
             continue
@@ -171,7 +169,9 @@ def _x_labels(starts: list[datetime], per: str) -> dict[int, str]:
     if not starts:
         return {}
     if per == "hour":
-        return {place: f"{start:%H}:00" for place, start in enumerate(starts) if start.hour % 4 == 0}
+        return {
+            place: f"{start:%H}:00" for place, start in enumerate(starts) if start.hour % 4 == 0
+        }
     every = 7 if per == "day" and 7 < len(starts) <= 35 else -(-len(starts) // X_LABELS)
     if per == "day" and len(starts) > 35:
         every = 7

@@ -57,9 +57,7 @@ def figures(
     range_: Range, now: datetime, project: Project | None, *, spent: Decimal | None = None
 ) -> Figures:
     """The figures of a range, of one project or of all. `spent` is what the range cost, where that is known already."""
-    return of_time(
-        range_.start, range_.end, range_.before(now), now, project, spent=spent
-    )
+    return of_time(range_.start, range_.end, range_.before(now), now, project, spent=spent)
 
 
 def of_time(

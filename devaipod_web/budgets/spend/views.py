@@ -210,9 +210,7 @@ def calls(request: HttpRequest) -> StreamingHttpResponse | HttpResponse:
     asked = Asked(request, timezone.now().date())
     if asked.error:
         return HttpResponse(f"{asked.error}\n", content_type="text/plain", status=400)
-    response = StreamingHttpResponse(
-        csv.calls_csv(asked.calls()), content_type=sheets.CONTENT_TYPE
-    )
+    response = StreamingHttpResponse(csv.calls_csv(asked.calls()), content_type=sheets.CONTENT_TYPE)
     response.headers["Content-Disposition"] = f'attachment; filename="{_name(asked, "calls")}"'
     response.headers["X-Accel-Buffering"] = "no"
     return response

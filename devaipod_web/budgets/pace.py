@@ -55,6 +55,12 @@ class Pace:
         return f"{whose(self.budget)}, {_WINDOWS[Window(self.budget.window)]}"
 
     @property
+    def metric(self) -> str:
+        """What it counts, inside of a sentence."""
+        metric = Metric(self.budget.metric)
+        return str(metric.label) if metric == Metric.USD else str(metric.value)
+
+    @property
     def is_policy(self) -> bool:
         """Whether it is what every new run may spend, and has no bar of its own."""
         return self.budget.window == Window.EACH_RUN
@@ -217,7 +223,11 @@ def left_for(project: Project, person: User, run: Run | None = None) -> list[Pac
         or one.budget.scope == Scope.PROJECT
         or one.budget.metric not in replaced
     ]
-    return [*defaults({one.budget.metric for one in policies}, at), *found]
+    found += defaults({one.budget.metric for one in policies}, at)
+    return sorted(
+        found,
+        key=lambda one: (not one.is_policy, one.is_policy and one.budget.metric != Metric.USD),
+    )
 
 
 def defaults(but: set[str], at: datetime) -> list[Pace]:

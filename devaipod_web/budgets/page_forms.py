@@ -20,10 +20,10 @@ NOTE_HELP = "Stands in the audit log."
 MAX_NOTE = 300
 
 
-class TokenChoice(forms.ModelChoiceField):
+class TokenChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
     """API tokens by their name and whose they are."""
 
-    def label_from_instance(self, token: ApiToken) -> str:  # type: ignore[override]
+    def label_from_instance(self, token: ApiToken) -> str:
         """`nightly (alice)`."""
         return f"{token.name} ({token.user.username})"
 

@@ -264,7 +264,7 @@ def incident_list(
                 (row["how"] or row["state"]).replace("_", " "),
                 row["run"],
                 row["budget"],
-                clean(row["message"]),
+                clean(row["message"])[:70],
                 output.since(row["opened_at"]),
             ]
             for row in rows

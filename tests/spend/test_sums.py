@@ -67,7 +67,7 @@ def period(at: datetime, per: str) -> str:
 
 @pytest.mark.parametrize("per", ["hour", "day", "week", "month"])
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(given=CALLS)
 def test_series_are_the_sums_of_their_rows_to_the_last_digit(per, runs, given):
@@ -144,10 +144,10 @@ def test_a_sum_of_many_small_costs_is_exact(runs):
             key=new_key(), run=runs[0], provider_kind="openai", model="m", status=200, at=NOW,
             cost=Decimal("0.100000000001"),
         )
-        for _ in range(10_000)
+        for _ in range(3_000)
     )  # fmt: skip
-    assert reports.cost(reports.calls()) == Decimal("1000.000000010000")
-    assert reports.sums(reports.calls(), "day", limit=3)[0].cost == Decimal("1000.00000001")
+    assert reports.cost(reports.calls()) == Decimal("300.000000003000")
+    assert reports.sums(reports.calls(), "day", limit=3)[0].cost == Decimal("300.000000003")
 
 
 def test_six_groups_have_a_colour_and_the_rest_are_drawn_together(runs):

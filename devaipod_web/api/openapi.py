@@ -253,7 +253,7 @@ CSV_EXAMPLES = {
     "usage_calls": (
         "at,run,project,owner,agent,model,provider,form,status,milliseconds,first_byte_milliseconds,tokens_in,tokens_cached,"
         "tokens_cache_written,tokens_out,tokens_reasoning,cost,unpriced,estimated,error\r\n"
-        "2026-11-24T20:14:03.512000+00:00,b7kq2mx4dz,payments,alice,opencode,gpt-5-codex,Acme,openai_chat,200,5120,840,18000,"
+        "2026-11-24T20:14:03.512000+00:00,b7kq2mx4dz,payments,alice,opencode,gpt-5-codex,Acme,openai-chat,200,5120,840,18000,"
         "12000,0,900,300,0.018345000000,no,no,\r\n"
     ),
 }

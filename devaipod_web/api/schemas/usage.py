@@ -123,7 +123,7 @@ class CallOut(Schema):
     agent: str = doc("The agent profile.", "opencode")
     model: str = doc("The model.", "gpt-5-codex")
     provider: str = doc("The provider's name.", "Acme")
-    form: str = doc("The wire form.", "openai_chat")
+    form: str = doc("The wire form.", "openai-chat")
     status: int = doc("The HTTP status; 0 when the gateway was killed during it.", 200)
     milliseconds: int = doc("How long it took.", 5120)
     first_byte_milliseconds: int | None = doc("How long until the first byte, or null.", 840)

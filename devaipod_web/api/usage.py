@@ -14,7 +14,7 @@ from devaipod_web import sheets
 from devaipod_web.api import streams
 from devaipod_web.api.auth import caller
 from devaipod_web.api.filters import Moment
-from devaipod_web.api.problems import invalid
+from devaipod_web.api.problems import Problem
 from devaipod_web.api.reach import bound_to, nothing
 from devaipod_web.api.routing import operation
 from devaipod_web.api.schemas.usage import (
@@ -121,7 +121,12 @@ def usage_series(request: HttpRequest, filters: Query[SeriesFilters]) -> Any:
     """
     since, until = _time(filters.since, filters.until)
     if (until - since) / timedelta(hours=HOURS[filters.per]) > MAX_PERIODS:
-        raise invalid([("since", f"A series has at most {MAX_PERIODS:,} periods.")])
+        raise Problem(
+            400,
+            "bad-range",
+            f"A series has at most {MAX_PERIODS:,} periods.",
+            next_step="Ask for a later `since`, or for longer periods.",
+        )
     filters.since, filters.until = since, until
     rows = reports.named_series(_calls(request, filters), filters.group_by, filters.per)
     if filters.format == "csv":
@@ -149,7 +154,7 @@ def usage_summary(request: HttpRequest, filters: Query[SummaryFilters]) -> dict[
     """
     since, until = _time(filters.since, filters.until)
     if since >= until:
-        raise invalid([("until", "It must be after `since`.")])
+        raise Problem(400, "bad-range", "`until` must be after `since`.")
     project = _project(request, filters.project)
     before = (since - min(until - since, since - datetime.min.replace(tzinfo=since.tzinfo)), since)
     found = figures.of_time(since, until, (*before, ""), timezone.now(), project)

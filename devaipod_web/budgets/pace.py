@@ -204,6 +204,13 @@ def paces(project: Project | None = None, *, enabled_only: bool = False) -> list
     return [pace(row, at) for row in rows]
 
 
+def of_person(person: User) -> list[Pace]:
+    """How the budgets of a person and of their API tokens stand."""
+    at = timezone.now()
+    rows = queries.budgets().filter(Q(person=person) | Q(token__user=person))
+    return [pace(row, at) for row in rows.order_by("scope", "pk")]
+
+
 def left_for(project: Project, person: User, run: Run | None = None) -> list[Pace]:
     """What binds a run, or a new one of this project and person, the tightest first.
 

@@ -443,4 +443,11 @@ def styleguide(request: HttpRequest) -> HttpResponse:
     """Every component; while developing only."""
     if not settings.DEBUG:
         raise Http404
-    return render(request, "styleguide.html", {"states": State.values, "when": None})
+    bars = [
+        {"bar": "42", "mark": "60", "tone": ""},
+        {"bar": "88", "mark": "60", "tone": "amber"},
+        {"bar": "100", "mark": "", "tone": "red"},
+    ]
+    links = [("First", "#main", True), ("Second", "#main", False)]
+    context = {"states": State.values, "when": None, "bars": bars, "links": links}
+    return render(request, "styleguide.html", context)

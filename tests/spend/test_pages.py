@@ -377,3 +377,22 @@ def test_a_project_and_a_new_run_say_what_is_left(page, operator, budget, run, s
     text = page(operator, "run_new", query="?project=payments")
     assert "Budget left" in text and "$6.00" in text and "$5.00" in text
     assert "$6.00" in page(operator, "run_aside", run.key)
+
+
+def test_a_persons_page_has_their_budgets(page, manager, operator):
+    assert "None on" in page(manager, "person", operator.key)
+    services.create(
+        manager, scope="person", subject=operator, metric="tokens", window="day", limit=5000
+    )
+    assert "0 / 5,000 tokens" in page(manager, "person", operator.key)
+
+
+def test_a_paused_run_leads_to_what_it_waits_for(page, viewer, incident):
+    Run.objects.update(state=State.PAUSED)
+    assert f"/spend/incidents/{incident.key}/" in page(viewer, "run_aside", incident.run.key)
+
+
+def test_every_component_is_on_the_style_guide(page, viewer, settings):
+    settings.DEBUG = True
+    text = page(viewer, "styleguide")
+    assert 'class="burn"' in text and 'id="series-6"' in text and 'class="menu"' in text

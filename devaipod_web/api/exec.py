@@ -78,6 +78,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if refusal is not None and refusal.code is not None:
             await self.close(refusal.code, refusal.reason)
             return
+        self.key = ""
         self.program: terminal.Terminal | None = None
         self.started, self.over = asyncio.Event(), asyncio.get_running_loop().create_future()
         self.inputs: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -162,7 +163,9 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.started.set()
         counts = {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out}
         seconds = time.monotonic() - began
-        await db.write(terminals.closed, self.pod, self.user, end, seconds=seconds, **counts)
+        await db.write(
+            terminals.closed, self.key, self.pod, self.user, end, seconds=seconds, **counts
+        )
         log.info("terminal.closed", pod=self.pod.name, who=self.user.username, reason=end.reason)
 
     async def _start(self) -> None:
@@ -171,7 +174,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         size = _size(given.get("rows", [""])[0], given.get("columns", [""])[0])
         argv, term = given.get("argv", [])[:MAX_ARGUMENTS], given.get("term", [""])[0]
         # First the audit log: nothing is done that does not stand there.
-        await db.write(terminals.opened, self.pod, self.user, argv)
+        self.key = await db.write(terminals.opened, self.pod, self.user, argv)
         log.info("terminal.opened", pod=self.pod.name, who=self.user.username)
         try:
             self.program = await terminal.open_terminal(

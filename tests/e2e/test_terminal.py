@@ -343,3 +343,18 @@ def test_a_server_that_is_asked_to_end_closes_its_terminals_first(place: Install
     place.start()
     last = audit(place, pod)[-1]
     assert (last["action"], last["reason"]) == ("terminal.closed", "The client left.")
+
+
+def test_a_server_that_was_killed_says_at_its_next_start_that_its_terminals_ended(
+    place: Installation, pod: str
+):
+    with Attached(place, pod, "sleep", "1000") as shell:
+        place.wait(lambda: audit(place, pod)[-1]["action"] == "terminal.opened", 10, "its begin")
+        place.kill9()
+        shell.to_end()
+    begin = audit(place, pod)[-1]
+    place.start()
+    last = audit(place, pod)[-1]
+    assert (last["action"], last["reason"]) == ("terminal.closed", "The server was killed.")
+    assert (last["who"], last["terminal"]) == (begin["who"], begin["terminal"])
+    assert audit(place, pod)[-2] == begin

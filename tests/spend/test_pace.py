@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.django_db
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-def stands(limit: str, spent: float, *, at: datetime = AT, **given: object) -> pace.Pace:
-    given = {"window": Window.MONTH, **given}
+def stands(limit: str, spent: float, *, at: datetime = AT, **given: Any) -> pace.Pace:
+    given.setdefault("window", Window.MONTH)
     row = budget(limit, **given)
     start, end = bounds(str(given["window"]), at)
     size = PICO if given.get("metric", Metric.USD) == Metric.USD else 1

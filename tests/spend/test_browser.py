@@ -179,7 +179,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(opened, look, wo
             problems += [f"{name} (table): {text}" for text in found]
             page.get_by_text("The figures as a table").click()
         page.wait_for_timeout(100)
-        page.screenshot(path=str(SCREENSHOTS / f"{name}-{look}.png"), full_page=look == "phone")
+        page.screenshot(path=str(SCREENSHOTS / f"{name}-{look}.png"), full_page=True)
         wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if wider > 0:
             problems.append(f"{name}: wider by {wider} px")

@@ -23,6 +23,7 @@ LINKS = (
     ("runs", "Runs", ""),
     ("reviews", "Reviews", "wait for review"),
     ("projects", "Projects", ""),
+    ("spend", "Spend", "runs without budget"),
     ("services", "Services", "not well"),
 )
 SETTINGS = ("providers", "webhooks", "people", "tokens")
@@ -100,8 +101,13 @@ class Frame:
     @cached_property
     def links(self) -> list[dict[str, Any]]:
         """The rail's entries with how much waits behind each."""
-        needs, reviews = overview.waiting_counts()
-        counts = {"now": needs, "reviews": reviews, "services": queries.unwell()}
+        needs, reviews, incidents = overview.waiting_counts()
+        counts = {
+            "now": needs,
+            "reviews": reviews,
+            "spend": incidents,
+            "services": queries.unwell(),
+        }
         names = [*LINKS, ("audit", "Audit", "")] if self.may_manage else list(LINKS)
         return [
             {
@@ -124,6 +130,11 @@ class Frame:
         """Every page and action that the person may reach."""
         pages = [("Now", "now", "g n"), ("Runs", "runs", "g r"), ("Reviews", "reviews", "g v")]
         pages += [("Projects", "projects", "g p"), ("Services", "services", "g s")]
+        pages += [
+            ("Spend", "spend", ""),
+            ("Budgets", "budgets", ""),
+            ("Incidents", "incidents", ""),
+        ]
         pages += [("Help", "help", "?")]
         pages += [("My account", "account", ""), ("API tokens", "tokens", "")]
         pages += [("API documentation", "api_docs", "")]
@@ -131,6 +142,7 @@ class Frame:
             pages.insert(0, ("New run", "run_new", "c"))
         if self.may_manage:
             pages += [("New project", "project_new", ""), ("Audit", "audit", "")]
+            pages += [("New budget", "budget_new", "")]
             pages += [("Providers", "providers", ""), ("New provider", "provider_new", "")]
             pages += [("Routes", "routes", ""), ("New route", "route_new", "")]
             pages += [("Prices", "prices", ""), ("New price", "price_new", "")]

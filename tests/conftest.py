@@ -32,6 +32,7 @@ INTEGRATION = (
     "reviews/test_pages.py",
     "reviews/test_promote.py",
     "reviews/test_refresh.py",
+    "spend/test_pages.py",
 )
 
 

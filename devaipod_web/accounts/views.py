@@ -23,6 +23,7 @@ from devaipod_web.accounts.forms import (
 )
 from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.accounts.permissions import Permission, Role, may, role_of, stored_role
+from devaipod_web.budgets import pace
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -261,6 +262,7 @@ def _person_page(
             "role": role,
             "form": RoleForm(initial={"role": role or "viewer"}),
             "tokens": tokens.of(user),
+            "paces": pace.of_person(user),
             "link": link,
             "error": error,
         },

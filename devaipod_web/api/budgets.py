@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -11,6 +11,7 @@ from ninja.responses import Status
 
 from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.api.auth import caller
+from devaipod_web.api.filters import CommaSeparated
 from devaipod_web.api.problems import Problem
 from devaipod_web.api.reach import nothing
 from devaipod_web.api.routing import Order, operation, paged
@@ -38,7 +39,9 @@ INCIDENT_ORDERS = {"newest": Order("opened_at", descending=True), "oldest": Orde
 class Filters(Schema):
     """Which budgets."""
 
-    scope: Literal["", SCOPES] = Field("", description="Whose requests they count.")
+    scope: Annotated[list[SCOPES], CommaSeparated] = Field(
+        [], description="Whose requests they count: any of these, repeated or with commas between."
+    )
     metric: Literal["", METRICS] = Field("", description="What they count.")
     project: str = Field("", description="The short name of a project.", max_length=60)
     run: str = Field("", description="The key of a run.", max_length=20)
@@ -77,7 +80,7 @@ def budgets_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[Budg
     """
     rows = queries.budgets()
     if filters.scope:
-        rows = rows.filter(scope=filters.scope)
+        rows = rows.filter(scope__in=filters.scope)
     if filters.metric:
         rows = rows.filter(metric=filters.metric)
     if filters.project:
@@ -118,9 +121,10 @@ def budget_get(request: HttpRequest, key: str) -> Budget:
 def budget_update(request: HttpRequest, key: str, body: BudgetChanges) -> Budget:
     """Change a budget.
 
-    A new limit binds within two seconds; one below what is spent lets nothing more through.
+    A new limit binds within two seconds; one below what is spent lets nothing more through, one with room resolves the budget's
+    open incidents.
     """
-    services.update(find(key), caller(request), body.model_dump(exclude_none=True))
+    services.change(find(key), caller(request), body.model_dump(exclude_none=True))
     return find(key)
 
 
@@ -149,6 +153,12 @@ def incidents_list(request: HttpRequest, filters: Query[IncidentFilters]) -> Que
     if filters.run:
         rows = rows.filter(run__key=filters.run)
     return rows
+
+
+@operation(incidents_router, "GET", "/{key}", operation_id="incident_get", response=IncidentOut)
+def incident_get(request: HttpRequest, key: str) -> Incident:
+    """One incident."""
+    return find_incident(key)
 
 
 @operation(

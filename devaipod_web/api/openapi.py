@@ -205,6 +205,8 @@ def _add_examples(schemas: Node, operation: Node) -> None:
                 described["example"] = "listening on 127.0.0.1:8400\n"
             elif media == "text/x-diff":
                 described["example"] = DIFF_EXAMPLE
+            elif media == "text/csv":
+                described["example"] = CSV_EXAMPLES[operation["operationId"]]
             else:
                 described["example"] = example(schemas, described["schema"])
 
@@ -241,6 +243,20 @@ DIFF_EXAMPLE = """diff --git a/hooks.py b/hooks.py
 -send(hook)
 +send(hook, attempts=5)
 """
+
+#: The first lines of each file for spreadsheets.
+CSV_EXAMPLES = {
+    "usage_series": (
+        "day,project,calls,failed_calls,tokens_in,tokens_cached,tokens_out,cost,unpriced_calls,uncounted_calls,estimated_calls\r\n"
+        "2026-11-24,payments,118,2,184200,120000,9300,0.418345000000,0,0,0\r\n"
+    ),
+    "usage_calls": (
+        "at,run,project,owner,agent,model,provider,form,status,milliseconds,first_byte_milliseconds,tokens_in,tokens_cached,"
+        "tokens_cache_written,tokens_out,tokens_reasoning,cost,unpriced,estimated,error\r\n"
+        "2026-11-24T20:14:03.512000+00:00,b7kq2mx4dz,payments,alice,opencode,gpt-5-codex,Acme,openai-chat,200,5120,840,18000,"
+        "12000,0,900,300,0.018345000000,no,no,\r\n"
+    ),
+}
 
 #: A code and a sentence for each status, as examples.
 PROBLEMS: dict[int, tuple[str, str]] = {

@@ -52,3 +52,22 @@ def reviews(incomplete: str) -> list[tuple[str, str]]:
 def services(incomplete: str) -> list[tuple[str, str]]:
     """Names of services."""
     return _pairs(_rows("/services"), "name", "title", incomplete)
+
+
+def budgets(incomplete: str) -> list[tuple[str, str]]:
+    """Keys of budgets, but for those that each run has, with whose they are."""
+    rows = [
+        {**row, "about": f"{row['scope']} {row['subject'] or ''} {row['metric']} {row['window']}"}
+        for row in _rows("/budgets", scope="installation,project,person,token")
+    ]
+    return _pairs(rows, "key", "about", incomplete)
+
+
+def incidents(incomplete: str) -> list[tuple[str, str]]:
+    """Keys of open incidents, with what happened."""
+    return _pairs(_rows("/incidents", state="open"), "key", "message", incomplete)
+
+
+def ways(incomplete: str) -> list[str]:
+    """How an incident can be resolved."""
+    return [way for way in ("raise", "extend", "stop", "dismiss") if way.startswith(incomplete)]

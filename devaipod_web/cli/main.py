@@ -25,6 +25,7 @@ from devaipod_web.cli import (
     reviews,
     runs,
     server,
+    spend,
     tokens,
     webhooks,
 )
@@ -76,6 +77,7 @@ for verb in (
     debug.debug,
     reviews.promote,
     reviews.reject,
+    spend.usage,
     installation.setup,
     installation.status,
     installation.services,
@@ -98,6 +100,8 @@ app.add_typer(reviews.app, name="review")
 app.add_typer(tokens.tokens, name="token")
 app.add_typer(tokens.projects, name="project")
 app.add_typer(providers.app, name="provider")
+app.add_typer(spend.budgets, name="budget")
+app.add_typer(spend.incidents, name="incident")
 app.add_typer(webhooks.app, name="webhook")
 arrange.arrange(app)
 

@@ -19,7 +19,11 @@ _said: dict[tuple[int, str], float] = {}
 def keep_without_run(run: Run) -> None:
     """Let the calls of a run that is deleted say themselves whose they were. In the deleting transaction."""
     LlmCall.objects.filter(run=run).update(
-        run=None, run_key=run.key, project=run.project_id, owner=run.owner_id
+        run=None,
+        run_key=run.key,
+        project=run.project_id,
+        owner=run.owner_id,
+        agent=run.agent,
     )
 
 

@@ -101,7 +101,7 @@ class Price(models.Model):
 class LlmCall(models.Model):
     """One request of a run to a model. Cost in USD, exact; null only in rows from before prices had to be known.
 
-    It outlives its run: what was spent stays known. Then `run` is null, and `run_key`, `project` and `owner` say whose it was.
+    It outlives its run: what was spent stays known. Then `run` is null, and `run_key`, `project`, `owner` and `agent` say whose it was.
     """
 
     key = KeyField()
@@ -115,6 +115,7 @@ class LlmCall(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
+    agent = models.CharField(max_length=40, blank=True, help_text="Of a run that is deleted.")
     provider = models.ForeignKey(Provider, null=True, on_delete=models.SET_NULL)
     provider_kind = models.CharField(max_length=20)
     form = models.CharField(max_length=20, blank=True)
@@ -137,4 +138,7 @@ class LlmCall(models.Model):
     cost = models.DecimalField(max_digits=20, decimal_places=12, null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["run", "at"])]
+        indexes = [
+            models.Index(fields=["run", "at"]),
+            models.Index(fields=["at"], name="call_at"),
+        ]

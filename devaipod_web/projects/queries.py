@@ -73,13 +73,16 @@ class Overview:
     active_runs: int
     reviews: list[Review]
     spend: Decimal
+    spend_month: Decimal
     spend_total: Decimal
     unpriced_calls: int
 
 
 def overview(project: Project) -> Overview:
     """Recent runs, open reviews and spend of a project."""
-    since = timezone.now() - SPEND_WINDOW
+    now = timezone.now()
+    since = now - SPEND_WINDOW
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     runs = Run.objects.filter(project=project)
     counts = runs.aggregate(
         all=Count("pk"),
@@ -87,7 +90,9 @@ def overview(project: Project) -> Overview:
         unpriced=Sum("unpriced_calls"),
     )
     spent = LlmCall.objects.filter(Q(run__project=project) | Q(project=project)).aggregate(
-        all=Sum("cost"), recent=Sum("cost", filter=Q(at__gt=since))
+        all=Sum("cost"),
+        recent=Sum("cost", filter=Q(at__gt=since)),
+        month=Sum("cost", filter=Q(at__gte=month)),
     )
     return Overview(
         runs=list(
@@ -103,6 +108,7 @@ def overview(project: Project) -> Overview:
             .order_by("-updated_at")[:RECENT_RUNS]
         ),
         spend=spent["recent"] or Decimal(0),
+        spend_month=spent["month"] or Decimal(0),
         spend_total=spent["all"] or Decimal(0),
         unpriced_calls=counts["unpriced"] or 0,
     )

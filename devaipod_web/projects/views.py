@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST
 
 from devaipod_web.accounts.models import User
 from devaipod_web.accounts.permissions import Permission, may
+from devaipod_web.budgets import pace
 from devaipod_web.projects import queries, services
 from devaipod_web.projects.errors import InvalidProject, ProjectError
 from devaipod_web.projects.forms import SECTION_FORMS, ProjectForm
@@ -67,7 +68,11 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
     return render(
         request,
         "projects/overview.html",
-        {**_frame(request, found, "overview"), "overview": queries.overview(found)},
+        {
+            **_frame(request, found, "overview"),
+            "overview": queries.overview(found),
+            "paces": [one for one in pace.paces(found, enabled_only=True) if one.budget.project],
+        },
     )
 
 

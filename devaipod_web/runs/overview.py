@@ -8,9 +8,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.utils import timezone
 
+from devaipod_web.budgets import queries as budgets
+from devaipod_web.budgets.models import Incident, Level
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
@@ -25,15 +27,21 @@ from devaipod_web.templatetags.show import ago
 SHOWN = 30
 
 
-def waiting_counts() -> tuple[int, int]:
-    """How much waits for a person: (all that the page Now lists, the reviews among it)."""
+def open_incidents() -> QuerySet[Incident]:
+    """The runs that came to a hard limit of a budget, and wait for a manager; the oldest first."""
+    return budgets.open_incidents().filter(level=Level.HARD).order_by("opened_at", "pk")
+
+
+def waiting_counts() -> tuple[int, int, int]:
+    """How much waits for a person: (all that the page Now lists, the reviews among it, the runs without budget among it)."""
     open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
-    parked = Run.objects.filter(state__in=[State.WAITING, State.PAUSED]).exclude(
-        pk__in=open_requests.values("run")
-    )
+    waiting = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
+    paused = Run.objects.filter(state=State.PAUSED).exclude(pk__in=open_incidents().values("run"))
     failed = queries.failed_lately().order_by().count()
-    return open_requests.count() + parked.count() + failed + reviews, reviews
+    incidents = open_incidents().count()
+    others = open_requests.count() + waiting.count() + paused.count() + failed
+    return others + incidents + reviews, reviews, incidents
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Now:
     """The page Now. Costs are USD."""
 
     permissions: list[Question]
+    incidents: list[Incident]
     reviews: list[Review]
     failed: list[Run]
     waiting: list[Run]
@@ -93,7 +102,7 @@ class Now:
     @property
     def needs(self) -> int:
         """How many things need a person."""
-        lists = (self.permissions, self.waiting, self.paused, self.failed)
+        lists = (self.permissions, self.incidents, self.waiting, self.paused, self.failed)
         return sum(len(each) for each in lists) + self.open_reviews
 
 
@@ -109,7 +118,9 @@ def now() -> Now:
         queued=Count("pk", filter=Q(state=State.QUEUED)),
     )  # fmt: skip
     permissions = list(queries.open_permissions()[:SHOWN])
+    incidents = list(open_incidents()[:SHOWN])
     asking = {request.run_id for request in permissions}
+    held = {incident.run_id for incident in incidents}
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     reviews = (
         Review.objects.filter(state=ReviewState.OPEN)
@@ -118,10 +129,11 @@ def now() -> Now:
     )
     return Now(
         permissions=[Question(request, line_of(request)) for request in permissions],
+        incidents=incidents,
         reviews=list(reviews[:SHOWN]),
         failed=list(queries.failed_lately()[:SHOWN]),
         waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],
-        paused=[run for run in runs if run.state == State.PAUSED],
+        paused=[run for run in runs if run.state == State.PAUSED and run.pk not in held],
         runs=listed(runs),
         running=counts["running"],
         queued=counts["queued"],

@@ -12,6 +12,9 @@ from typing import Any
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from devaipod_web.budgets import pace
+from devaipod_web.budgets.models import Incident, IncidentState, Level
+from devaipod_web.budgets.pace import Pace
 from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
 from devaipod_web.runs import events, queries
@@ -27,6 +30,8 @@ WINDOW_EVENTS = 1500
 PAGE_ITEMS = 200
 #: Events after an older window in which the ends of its tool calls are looked for.
 LOOK_AHEAD = 1000
+#: Budgets beside a transcript.
+LEFT_SHOWN = 2
 #: How far back a window's beginning is moved to stand before a whole item.
 LOOK_BACK = 500
 
@@ -180,8 +185,23 @@ def aside(run: Run, plan: list[dict[str, str]], context: dict[str, Any] | None =
         else None
     )
     return render_to_string(
-        "runs/_aside.html", {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill}
+        "runs/_aside.html",
+        {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill, "left": _left(run), "incident": _incident(run)},
     ).strip()  # fmt: skip
+
+
+def _incident(run: Run) -> Incident | None:
+    """The incident that a paused run waits for, if a budget paused it."""
+    if run.state != State.PAUSED:
+        return None
+    return run.incidents.filter(state=IncidentState.OPEN, level=Level.HARD).first()
+
+
+def _left(run: Run) -> list[Pace]:
+    """The budgets that bind the run most, while it may still ask a model."""
+    if run.state in ENDED:
+        return []
+    return pace.left_for(run.project, run.owner, run)[:LEFT_SHOWN]
 
 
 def facts(run: Run) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from devaipod_web.accounts.models import User
+from devaipod_web.budgets import pace
+from devaipod_web.budgets.pace import Pace
 from devaipod_web.context import THEME_COOKIE, THEMES
 from devaipod_web.projects.models import Project
 from devaipod_web.runs import overview, queries, reach, shown, tabs
@@ -30,6 +32,8 @@ from devaipod_web.runs.services.stop import cancel_turn, stop
 from devaipod_web.runs.states import State
 
 PAGE_RUNS = 50
+#: Budgets that stand beside the launch form.
+LEFT_SHOWN = 6
 THEME_SECONDS = 365 * 86400
 
 
@@ -140,7 +144,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "runs/new.html",
-        {"form": form, "chosen": chosen, "reach": reached},
+        {"form": form, "chosen": chosen, "reach": reached, "left": _left(request, chosen)},
         status=400 if form.is_bound else 200,
     )
 
@@ -177,7 +181,16 @@ def run_reach(request: HttpRequest) -> HttpResponse:
     """What a run with these choices could reach; fetched while the form is filled in."""
     chosen = _chosen(request.GET)
     found = reach.of(chosen, request.GET) if chosen else None
-    return render(request, "runs/_reach.html", {"reach": found, "chosen": chosen})
+    return render(
+        request,
+        "runs/_reach.html",
+        {"reach": found, "chosen": chosen, "left": _left(request, chosen)},
+    )
+
+
+def _left(request: HttpRequest, chosen: Project | None) -> list[Pace]:
+    """What a new run of this project and person may still spend."""
+    return pace.left_for(chosen, _person(request))[:LEFT_SHOWN] if chosen else []
 
 
 # --- one run ------------------------------------------------------------------------------------------------------
@@ -432,4 +445,11 @@ def styleguide(request: HttpRequest) -> HttpResponse:
     """Every component; while developing only."""
     if not settings.DEBUG:
         raise Http404
-    return render(request, "styleguide.html", {"states": State.values, "when": None})
+    bars = [
+        {"bar": "42", "mark": "60", "tone": ""},
+        {"bar": "88", "mark": "60", "tone": "amber"},
+        {"bar": "100", "mark": "", "tone": "red"},
+    ]
+    links = [("First", "#main", True), ("Second", "#main", False)]
+    context = {"states": State.values, "when": None, "bars": bars, "links": links}
+    return render(request, "styleguide.html", context)

@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
+from devaipod_web.budgets.models import Budget, shown
 from devaipod_web.runs import markdown, tools
 from devaipod_web.runs.models import Run
 from devaipod_web.runs.states import State
@@ -163,6 +164,27 @@ def money(value: Decimal | float | int | None) -> str:
 
 
 @register.filter
+def budget_amount(value: Decimal, metric: str) -> str:
+    """An amount of a budget in its metric: `$412.60`, `1.2 M tokens`, `1,000 requests`. Without a metric the number alone."""
+    if metric == "usd":
+        return money(value)
+    short = f"{int(value):,}" if value < 100_000 else thousands(int(value))
+    return f"{short} {metric}".rstrip()
+
+
+def plain_amount(value: Decimal) -> str:
+    """A number as a form field has it: no thousands, no zeros at its end but those of cents."""
+    whole, _, rest = f"{value.normalize():f}".partition(".")
+    return f"{whole}.{rest.ljust(2, '0')}" if rest else whole
+
+
+@register.filter
+def once_more(budget: Budget) -> str:
+    """What a manager may well add to a window of a budget: half of its limit, as a form field has it."""
+    return plain_amount(shown(budget.metric, max(budget.limit // 2, 1)))
+
+
+@register.filter
 def price(value: Decimal | None) -> str:
     """US dollars as they were entered, without zeros at the end."""
     return "–" if value is None else f"${value.normalize():f}"
@@ -244,7 +266,9 @@ def thousands(value: int | None) -> str:
         return str(number)
     if number < 999_950:
         return f"{number / 1000:.1f} k".replace(".0 ", " ")
-    return f"{number / 1_000_000:.1f} M".replace(".0 ", " ")
+    if number < 999_950_000:
+        return f"{number / 1_000_000:.1f} M".replace(".0 ", " ")
+    return f"{number / 1_000_000_000:,.1f} G".replace(".0 ", " ")
 
 
 @register.filter

@@ -15,3 +15,4 @@ import "./log.js";
 import "./terminal.js";
 import "./file-keys.js";
 import "./focus.js";
+import "./menus.js";

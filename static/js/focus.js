@@ -3,6 +3,11 @@
 document.addEventListener("htmx:beforeSwap", (event) => {
   const part = event.detail.target;
   if (!part.matches("[data-keep-focus]")) return;
+  // What somebody fills in there is not taken away; the next wake or beat renews the rest.
+  if (part.querySelector("details.menu[open]")) {
+    event.detail.shouldSwap = false;
+    return;
+  }
   const active = document.activeElement;
   const link = part.contains(active) ? active.closest("a[href], button, summary") : null;
   if (!link) return;

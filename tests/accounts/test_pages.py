@@ -266,7 +266,7 @@ def test_people_are_listed_with_the_same_number_of_queries_however_many(
     for number in range(10):
         person(f"p{number}", Role.VIEWER)
     client = as_(manager)
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(13):
         assert client.get(reverse("people")).status_code == 200
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from devaipod_web.budgets import services
+from tests.budgets.test_services import refused
 from tests.cli.conftest import devaipod
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -35,6 +37,17 @@ def test_verbs_run_keys_projects_and_services_are_offered(environment, operator,
     assert offered(env, "show", run.key[:2]) == [run.key]
     assert offered(env, "run", "pay") == ["payments"]
     assert "supervisor" in offered(env, "restart", "sup")
+
+
+def test_budgets_incidents_and_ways_to_decide_are_offered(environment, manager, project, run):
+    row = services.create(
+        manager, scope="project", subject=project, metric="usd", window="month", limit=10
+    )
+    incident = refused(row, run)
+    env = environment(manager)
+    assert offered(env, "budget", "raise", row.key[:3]) == [row.key]
+    assert offered(env, "incident", "resolve", incident.key[:3]) == [incident.key]
+    assert offered(env, "incident", "resolve", incident.key, "ex") == ["extend"]
 
 
 def test_without_a_server_nothing_is_offered_and_nothing_said(tmp_path):

@@ -58,6 +58,13 @@ VERBS: dict[str, list[str]] = {
     "provider list": ["provider", "list"],
     "provider test": ["provider", "test", KEY],
     "provider reseal": ["provider", "reseal"],
+    "usage": ["usage"],
+    "budget list": ["budget", "list"],
+    "budget set": ["budget", "set", "100"],
+    "budget raise": ["budget", "raise", KEY, "200"],
+    "budget rm": ["budget", "rm", KEY, "--yes"],
+    "incident list": ["incident", "list"],
+    "incident resolve": ["incident", "resolve", KEY, "dismiss"],
     "webhook ls": ["webhook", "ls"],
     "webhook create": [
         "webhook",
@@ -200,6 +207,9 @@ def test_wrong_token_missing_right_and_things_that_are_not_there(
         "services",
         "status",
         "pod ls",
+        "usage",
+        "budget list",
+        "incident list",
     ):
         assert refused.returncode in (0, 1), refused.stderr
     else:

@@ -210,7 +210,7 @@ def test_a_page_of_deliveries_takes_few_queries(
 ):
     for _ in range(20):
         services.test(webhook, manager)
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         mona.get(reverse("webhook", args=[webhook.key]))
 
 

@@ -170,7 +170,7 @@ def _errors(*, scope: str, metric: str, window: str, subject: Any) -> dict[str, 
         errors["subject"] = (
             "The installation has no subject."
             if scope == Scope.INSTALLATION
-            else f"Name the {Scope(scope).label} that the budget is for."
+            else f"Name the {'API token' if scope == Scope.TOKEN else scope} that the budget is for."
         )
     if window == Window.EACH_RUN and scope not in (Scope.INSTALLATION, Scope.PROJECT):
         errors["window"] = "A limit of each run is set on the installation or a project."

@@ -37,7 +37,7 @@ def _close_one(incident: Incident, by: User, how: How, note: str) -> None:
     if not close(Incident.objects.filter(pk=incident.pk), by, how, note=note):
         incident.refresh_from_db()
         raise IncidentClosed(
-            f"This incident is resolved already: {How(incident.how).label}.",
+            f"This incident is resolved already: {How(incident.how).label.lower()}.",
             next_step="Look at the budget again.",
         )
     audit.write(

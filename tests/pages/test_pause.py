@@ -11,7 +11,6 @@ from devaipod_web.budgets import incidents, leases, services
 from devaipod_web.budgets.models import Budget, BudgetWindow, Incident
 from devaipod_web.runs import shown
 from devaipod_web.runs.models import Run
-from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.pause import pause_by_hand, resume
 
 pytestmark = pytest.mark.django_db
@@ -55,26 +54,14 @@ def test_a_budget_is_decided_by_a_manager_on_the_page(page, post, operator, mana
     key = over_budget.run.key
     text = page(manager, "run", key)
     assert "5 requests of 5 requests are spent" in text
-    assert "Raise the budget" in text and "Extend once" in text
+    assert "Extend once" in text and f"/spend/incidents/{over_budget.key}/" in text
     assert "/resume/" not in text
-    given = {"incident": over_budget.key, "how": "extend", "amount": "20"}
-    assert post(operator, "run_incident", key, **given).status_code == 403
-    bad = post(manager, "run_incident", key, **{**given, "amount": "a lot"})
-    assert "amount" in bad.content.decode()
-    assert "goes on" in post(manager, "run_incident", key, **given).content.decode()
+    given = {"how": "extend", "amount": "20", "next": f"/runs/{key}/"}
+    assert post(operator, "incident_resolve", over_budget.key, **given).status_code == 403
+    answer = post(manager, "incident_resolve", over_budget.key, **given)
+    assert "extended" in answer.content.decode()
     assert Run.objects.get(key=key).state == "running"
     assert Incident.objects.get().how == "extended"
-    assert "resolved already" in post(manager, "run_incident", key, **given).content.decode()
-
-
-def test_a_manager_stops_it_there_too_and_another_runs_incident_is_not_found(
-    post, operator, manager, over_budget, project
-):
-    another = launch(project, operator, task="Another.")
-    given = {"incident": over_budget.key, "how": "stop"}
-    assert post(manager, "run_incident", another.key, **given).status_code == 404
-    post(manager, "run_incident", over_budget.run.key, **given)
-    assert Run.objects.get(key=over_budget.run.key).state == "stopped"
 
 
 def test_resuming_against_an_open_incident_says_which(post, operator, over_budget):
@@ -82,7 +69,7 @@ def test_resuming_against_an_open_incident_says_which(post, operator, over_budge
     assert over_budget.key in answer
 
 
-@pytest.mark.parametrize("name", ["run_pause", "run_resume", "run_incident"])
+@pytest.mark.parametrize("name", ["run_pause", "run_resume"])
 def test_a_viewer_may_do_none_of_it(post, viewer, working, name):
     assert post(viewer, name, working.run.key).status_code == 403
 
@@ -94,6 +81,21 @@ def test_now_and_the_list_show_it_with_its_reason(page, operator, working):
         assert "Paused by Alice. Wrong table." in text
         assert "degraded" not in text
     assert re.search(r"1\s+thing needs\s+a person", page(operator, "now"))
+
+
+def test_a_run_that_a_budget_holds_is_one_thing_on_now_its_incident(
+    page, post, manager, over_budget
+):
+    text = page(manager, "now")
+    assert re.search(r"1\s+thing needs\s+a person", text)
+    assert text.count("Extend once</button>") == 1
+    assert re.search(r'data-tone="[a-z]+">1<|>1</span>', page(manager, "rail"))
+    given = {"incident": over_budget.key, "how": "dismiss"}
+    post(manager, "incident_resolve", over_budget.key, **given)
+    again = page(manager, "now")
+    # Nobody let it go on: it waits for a person still.
+    assert re.search(r"1\s+thing needs\s+a person", again)
+    assert "Extend once" not in again
 
 
 def test_the_transcript_has_a_row_for_pause_and_resumption(operator, working):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 
 from devaipod_web.accounts.models import User
@@ -42,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.as_posix().endswith(INTEGRATION):
             item.add_marker(pytest.mark.slow)
 
+
+#: How long an example takes, or its making, says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile(
+    "any-machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any-machine")
 
 PASSWORD = "correct horse battery"
 

@@ -208,6 +208,7 @@ def test_wrong_token_missing_right_and_things_that_are_not_there(
         "status",
         "pod ls",
         "usage",
+        "provider list",
         "budget list",
         "incident list",
     ):

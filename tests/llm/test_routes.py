@@ -96,6 +96,29 @@ async def test_a_model_that_nobody_takes_is_said(gateway, pod, scripted, acme, r
     assert b"no route takes the model gpt-4o" in body
 
 
+@pytest.mark.parametrize(
+    "model",
+    ["gpt-4o:online", "openai/gpt-4o:online", "gpt-4o-search-preview", "gpt-5-search-api", "o3-deep-research"],
+)  # fmt: skip
+async def test_a_glob_gives_an_agent_no_model_that_searches_the_web(
+    gateway, pod, scripted, acme, run, model
+):
+    await route("*", acme)
+    assert (await ask(gateway, pod, model=model))[0] == 200
+    assert scripted.seen[0]["model"] == "gpt-4o"
+
+
+async def test_a_model_that_searches_is_there_for_who_named_it(gateway, pod, scripted, acme, run):
+    named = "gpt-4o-search-preview"
+    await route(named, acme)
+    await route("*", acme, 2)
+    await ask(gateway, pod, model=named)
+    await db.write(Run.objects.filter(pk=run.pk).update, model="gpt-5-search-api")
+    await asyncio.sleep(1.1)
+    await ask(gateway, pod, model="gpt-5-search-api")
+    assert [body["model"] for body in scripted.seen] == [named, "gpt-5-search-api"]
+
+
 async def test_the_routes_limit_counts_for_requests_without_one(gateway, pod, scripted, acme):
     await route("*", acme, output_limit=99)
     await ask(gateway, pod)

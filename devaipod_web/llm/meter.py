@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from devaipod_web.llm.errors import ModelError
+from devaipod_web.llm.errors import ModelError, plain
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.runs import events
 from devaipod_web.runs.models import Run
@@ -64,7 +64,7 @@ def record_note(run_id: int, text: str, next_step: str = "") -> None:
     events.record(
         Run.objects.get(pk=run_id),
         events.Kind.NOTE,
-        {"level": "warning", "text": text[:1000], "next_step": next_step[:500]},
+        {"level": "warning", "text": plain(text[:1000]), "next_step": next_step[:500]},
     )
 
 

@@ -207,6 +207,13 @@ class ScriptedProvider:
         await response.write(spoken.fails(f"overloaded {KEY}"))
         return response
 
+    async def do_odd_words(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        response = await self._begin(request, spoken)
+        await response.write(spoken.fails("odd \ud800 \x00 \x1b[31m words"))
+        return response
+
     async def _begin(self, request: web.Request, spoken: Chat) -> web.StreamResponse:
         response = await self._stream(request)
         for piece in (*spoken.starts(), spoken.says("Hel")):

@@ -211,6 +211,20 @@ async def test_hanging_up_between_the_words_and_the_counts_is_charged_in_full_to
     assert cut[-1] > 50 * cut[0]
 
 
+async def test_words_that_no_database_takes_are_told_and_kept_all_the_same(
+    gateway, pod, scripted, its_provider, spoken
+):
+    scripted.behaviour = "odd_words"
+    status, body = await ask(gateway, pod, spoken, stream=True)
+    assert status == 200
+    assert "odd" in spoken.last_error(body)
+    (event,) = await payloads(pod.row.run, "model.refused")
+    (call,) = await stored_calls(pod.row.run)
+    for words in (event["message"], call.error):
+        assert "odd" in words
+        assert words.isprintable()
+
+
 async def test_what_was_cut_off_long_ago_does_not_count(monkeypatch):
     cut_off.forget_all()
     for _ in range(cut_off.MAX_CUT_OFF - 1):

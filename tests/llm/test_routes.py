@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from decimal import Decimal
 
 import pytest
@@ -212,20 +213,20 @@ async def test_requests_do_not_wait_for_the_database(gateway, pod, scripted, acm
     await route("*", acme)
     assert (await ask(gateway, pod))[0] == 200
     real = db.read
+    readers = Counter[str]()
 
-    async def slow(fn, *args, **kwargs):
-        await asyncio.sleep(0.5)
+    async def counted(fn, *args, **kwargs):
+        task = asyncio.current_task()
+        readers[task.get_name() if task else ""] += 1
         return await real(fn, *args, **kwargs)
 
-    monkeypatch.setattr(db, "read", slow)
-    took = []
+    monkeypatch.setattr(db, "read", counted)
     for _ in range(5):
         await asyncio.sleep(0.6)
-        began = time.monotonic()
         assert (await ask(gateway, pod))[0] == 200
-        took.append(time.monotonic() - began)
-    # Each reading takes half a second, and no request waits for one.
-    assert sorted(took)[2] < 0.4, took
+    # What requests need is read on the beat; a machine under load may be late with one or two.
+    assert readers["fresh-runs-beat"] >= 3, readers
+    assert readers["fresh-runs"] <= 2, readers
 
 
 async def test_what_a_manager_changes_counts_within_a_second(

@@ -10,6 +10,7 @@ nothing but its case or its underscores is refused, whatever its value, or taken
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -60,6 +61,8 @@ MULTIPLIES = {
     "performance": "chooses another price",
     "priority_tier": "chooses another price",
 }
+#: A letter or digit that is escaped for no reason but to be hidden.
+PLAIN_ESCAPED = re.compile(rb"\\u00[3-7]")
 EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 
 
@@ -179,7 +182,7 @@ def _drop_choice(body: Body, dropped: Mapping[int, str]) -> None:
 
 def asks_for_an_hour(body: Body) -> bool:
     """Whether a cache is asked to keep anything for longer than the usual five minutes, however that is escaped."""
-    if b"ttl" not in body.raw and b"\\u" not in body.raw:
+    if b'"ttl"' not in body.raw and not PLAIN_ESCAPED.search(body.raw):
         return False
     marks = (each.get("cache_control") for each in objects(body.value))
     return any(isinstance(mark, dict) and mark.get("ttl") not in (None, "5m") for mark in marks)

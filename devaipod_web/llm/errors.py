@@ -18,6 +18,11 @@ ModelError
 from __future__ import annotations
 
 
+def plain(text: str) -> str:
+    """The same text without what a database refuses or a terminal obeys: providers and agents have their words in it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class ModelError(Exception):
     """A model request that did not go well. `message` and `next_step` are sentences for people and for the agent.
 
@@ -36,6 +41,7 @@ class ModelError(Exception):
         retry_after: str = "",
         body: bytes = b"",
     ) -> None:
+        message = plain(message)
         super().__init__(message)
         self.message = message
         self.next_step = next_step

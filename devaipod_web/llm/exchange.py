@@ -19,7 +19,7 @@ from devaipod_web.budgets import ledger
 from devaipod_web.budgets.amounts import NOTHING, Amount
 from devaipod_web.gateway.http import ClientGone, Request, Response, until_gone
 from devaipod_web.gateway.tokens import Caller
-from devaipod_web.llm import calls, demo, demo_read, demo_write, prices, telling, upstream
+from devaipod_web.llm import calls, cut_off, demo, demo_read, demo_write, prices, telling, upstream
 from devaipod_web.llm.errors import (
     BudgetUsedUp,
     ModelError,
@@ -40,10 +40,6 @@ log = structlog.get_logger("devaipod.llm")
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 #: No other provider is asked when so much time has gone by since the request came.
 FALLBACK_SECONDS = 60.0
-#: A run whose answers are cut off before their usage block so often in a row is charged what was reserved.
-MAX_CUT_OFF = 3
-#: Runs of which it is remembered how often.
-MAX_REMEMBERED = 4096
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS = (("content-type", EVENT_STREAM), ("cache-control", "no-store"))
@@ -51,8 +47,6 @@ STREAM_HEADERS = (("content-type", EVENT_STREAM), ("cache-control", "no-store"))
 PASSED_HEADERS = ("x-request-id", "request-id", "openai-processing-ms")
 #: Trouble of one provider that another one may not have, before a word came back.
 TRY_ANOTHER = (RateLimited, BudgetUsedUp, ProviderFailed, ProviderUnreachable)
-
-_cut_off: dict[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +90,7 @@ class Exchange:
             await telling.refuse(self.caller, response, self.form, error)
         except (asyncio.CancelledError, ClientGone):
             if not self.status:
-                self.status, self.error = 499, "The agent hung up."
+                self.status, self.error = cut_off.HUNG_UP, "The agent hung up."
             raise
         finally:
             self._settle()
@@ -119,6 +113,8 @@ class Exchange:
                 self._note_fallback(error, self.offers[index + 1].candidate)
                 continue
             break
+        # A stream may last for hours, and what was asked may be large.
+        self.body.forget()
         try:
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if self.asked.streamed and kind == EVENT_STREAM:
@@ -316,18 +312,17 @@ class Exchange:
         if tokens.estimated:
             most = (self.asked.output_limit or offer.limit) * self.asked.choices
             tokens.received = min(tokens.received, most + self.asked.output_beyond)
-        if reader.complete or not tokens.estimated:
-            _cut_off.pop(run_id, None)
+        hung_up = self.status == cut_off.HUNG_UP
+        # Also one that hangs up when it has all the words and only the counts are to come.
+        if not tokens.estimated or (reader.complete and not hung_up):
+            cut_off.ended_well(run_id)
         else:
-            # An agent that hangs up before the counts come would be charged by our estimates alone.
-            if len(_cut_off) > MAX_REMEMBERED:
-                _cut_off.clear()
-            _cut_off[run_id] = _cut_off.get(run_id, 0) + 1
-            if _cut_off[run_id] >= MAX_CUT_OFF:
+            times = cut_off.again(run_id, by_agent=hung_up)
+            if times >= cut_off.MAX_CUT_OFF:
                 telling.later(
                     telling.note(
                         self.caller,
-                        f"{_cut_off[run_id]} answers of the model in a row ended before their token counts came: such requests "
+                        f"{times} answers of the model of late ended before their token counts came: such requests "
                         "are charged what they may cost at most.",
                         "cut off",
                     )
@@ -348,8 +343,3 @@ class Exchange:
 def _passed(answer: aiohttp.ClientResponse) -> list[tuple[str, str]]:
     headers = answer.headers
     return [(name, headers[name]) for name in PASSED_HEADERS if name in headers]
-
-
-def forget_all() -> None:
-    """Forget whose answers were cut off; between tests."""
-    _cut_off.clear()

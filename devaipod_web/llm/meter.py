@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from devaipod_web.llm.errors import ModelError
+from devaipod_web.llm.errors import ModelError, plain
 from devaipod_web.llm.models import LlmCall
 from devaipod_web.runs import events
 from devaipod_web.runs.models import Run
@@ -12,8 +12,10 @@ from devaipod_web.runs.models import Run
 #: An agent that repeats a failing request fills no transcript: one event of a kind in this time, in seconds.
 QUIET_SECONDS = 60
 MAX_REMEMBERED = 4096
+#: So many kinds of messages of one run in that time: agents choose some of the words (the types of their tools).
+MAX_KINDS = 32
 
-_said: dict[tuple[int, str], float] = {}
+_said: dict[int, dict[str, float]] = {}
 
 
 def keep_without_run(run: Run) -> None:
@@ -30,13 +32,20 @@ def keep_without_run(run: Run) -> None:
 def due(run_id: int, kind: str) -> bool:
     """Whether a message of this kind may be put on the run now; true at most once in `QUIET_SECONDS`."""
     now = time.monotonic()
-    if len(_said) > MAX_REMEMBERED:
-        for key in [key for key, at in _said.items() if now - at > QUIET_SECONDS]:
-            del _said[key]
-    last = _said.get((run_id, kind))
+    said = _said.get(run_id)
+    if said is None:
+        if len(_said) >= MAX_REMEMBERED:
+            del _said[next(iter(_said))]
+        said = _said[run_id] = {}
+    last = said.get(kind)
     if last is not None and now - last < QUIET_SECONDS:
         return False
-    _said[run_id, kind] = now
+    if len(said) >= MAX_KINDS:
+        for each in [each for each, at in said.items() if now - at >= QUIET_SECONDS]:
+            del said[each]
+        if len(said) >= MAX_KINDS:
+            return False
+    said[kind] = now
     return True
 
 
@@ -59,7 +68,7 @@ def record_note(run_id: int, text: str, next_step: str = "") -> None:
     events.record(
         Run.objects.get(pk=run_id),
         events.Kind.NOTE,
-        {"level": "warning", "text": text[:1000], "next_step": next_step[:500]},
+        {"level": "warning", "text": plain(text[:1000]), "next_step": next_step[:500]},
     )
 
 

@@ -1,7 +1,8 @@
 """How much of everybody's process one run's model requests may take.
 
-Parsing JSON holds the interpreter: 16 MB take a quarter of a second in which nothing else runs here. So a run's bodies are parsed one
-at a time and at a bounded rate, and a body made of nothing but brackets (which needs fifty times its size) is refused.
+Parsing JSON holds the interpreter: 16 MB of text take a quarter of a second in which nothing else runs here, and one megabyte of nothing
+but brackets takes a second. So a run's bodies are parsed one at a time and at a bounded rate, by their size and by the number of
+their values, and a body of too many values is refused.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-#: A body up to this size costs nothing; what is above is paid for from the run's budget.
+#: A body up to this weight costs nothing; what is above is paid for from the run's budget.
 FREE_BYTES = 256 * 1024
+#: A body up to this size is not even weighed: whatever is in it, it is read in some ten milliseconds.
+SMALL_BYTES = 16 * 1024
+#: What reading one value takes, in bytes of text that are read in the same time.
+ELEMENT_BYTES = 96
 BURST_BYTES = 48 * 1024 * 1024
 BYTES_PER_SECOND = 6 * 1024 * 1024
 #: Commas, brackets and braces of one body: an upper bound of the objects that parsing makes.
 MAX_ELEMENTS = 1_000_000
 MAX_REMEMBERED = 4096
+
+
+class TooManyValues(Exception):
+    """Parsing the body could make more than `MAX_ELEMENTS` objects."""
 
 
 @dataclass
@@ -29,8 +38,15 @@ class _Budget:
 _budgets: dict[int, _Budget] = {}
 
 
-async def wait_turn(run_id: int, size: int) -> None:
-    """Return when this run may have a body of so many bytes parsed; small ones at once."""
+async def wait_turn(run_id: int, body: bytes) -> None:
+    """Return when this run may have this body parsed; small ones at once. Raises `TooManyValues`."""
+    size = len(body)
+    if size <= SMALL_BYTES:
+        return
+    elements = sum(body.count(sign) for sign in (b",", b"[", b"{"))
+    if elements > MAX_ELEMENTS:
+        raise TooManyValues
+    size += elements * ELEMENT_BYTES
     if size <= FREE_BYTES:
         return
     budget = _budgets.setdefault(run_id, _Budget())
@@ -43,11 +59,6 @@ async def wait_turn(run_id: int, size: int) -> None:
             await asyncio.sleep(-budget.left / BYTES_PER_SECOND)
     if len(_budgets) > MAX_REMEMBERED:
         _forget_full()
-
-
-def too_many_elements(body: bytes) -> bool:
-    """Whether parsing this body could make more than `MAX_ELEMENTS` objects."""
-    return sum(body.count(sign) for sign in (b",", b"[", b"{")) > MAX_ELEMENTS
 
 
 def _forget_full() -> None:

@@ -7,6 +7,7 @@ goes wrong is told to the agent in its API's own error form and to people as an 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 
 from django.conf import settings
@@ -32,6 +33,8 @@ from devaipod_web.llm.routing import RunView
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 #: Models of one view of a run whose offers are remembered; agents use a few.
 MAX_REMEMBERED = 64
+#: What was taken out of one request: so much of it is said.
+MAX_NOTES = 8
 #: Clients of another form, by the header that they always send.
 BY_HEADER = {"anthropic-version": "anthropic-messages"}
 
@@ -121,10 +124,10 @@ async def _body(caller: Caller, request: Request) -> Body:
         raise RequestRefused(
             f"The request has more than {MAX_REQUEST_BYTES // 1024**2} MB.", status=413
         ) from error
-    if len(raw) > pace.FREE_BYTES:
-        if pace.too_many_elements(raw):
-            raise RequestRefused("The request has more than a million values.", status=413)
-        await pace.wait_turn(caller.run_id, len(raw))
+    try:
+        await pace.wait_turn(caller.run_id, raw)
+    except pace.TooManyValues as error:
+        raise RequestRefused("The request has more than a million values.", status=413) from error
     try:
         return Body(raw)
     except NotPlain as error:
@@ -165,12 +168,12 @@ def _largest(amounts: list[Amount]) -> Amount:
 
 
 async def _note(caller: Caller, notes: list[str]) -> None:
-    new = [each for each in notes if meter.due(caller.run_id, f"reach {each}")]
+    some = itertools.islice(dict.fromkeys(notes), MAX_NOTES)
+    new = [each for each in some if meter.due(caller.run_id, f"reach {each}")]
     if new:
-        await telling.note(
+        await telling.say(
             caller,
             "The agent's request to its model asked for more than the model; this was taken out: "
             + "; ".join(new)
             + ".",
-            f"reach {new}",
         )

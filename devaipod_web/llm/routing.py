@@ -30,6 +30,14 @@ SMALLER_LIMITS = (
 )
 
 
+#: Models that reach the web by themselves, and names that make others do so (OpenRouter's `:online`). An agent gets them
+#: by a route's plain name alone: a glob that was meant for models gives it no network, nor searches whose price nobody knows.
+REACHING = (
+    *("*:online", "*-search-preview*", "*-search-api*", "*deep-research*", "sonar*", "*/sonar*"),
+    *("compound*", "*/compound*", "openrouter/*", "*@preset/*"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A provider with its credential, in memory only. `key` is empty where it has none; `trouble` says why it can't be used."""
@@ -134,7 +142,8 @@ def _chosen(run: RunView, asked: str) -> list[Candidate]:
     if run.model == run.demo_model:
         return [Candidate(DEMO, run.demo_model)]
     for name in dict.fromkeys((asked, run.model)):
-        route = takes(run.routes, name, run.project_id) if name else None
+        wish = name != run.model
+        route = takes(run.routes, name, run.project_id, by_agent=wish) if name else None
         if route is not None:
             return _along(route, name, run)
     # The provider's row was removed (SET_NULL): a scripted answer in its place would be a lie.
@@ -144,12 +153,21 @@ def _chosen(run: RunView, asked: str) -> list[Candidate]:
     )
 
 
-def takes(routes: Iterable[RouteView], model: str, project_id: int | None) -> RouteView | None:
-    """The first route that takes this model for this project."""
+def takes(
+    routes: Iterable[RouteView], model: str, project_id: int | None, *, by_agent: bool = False
+) -> RouteView | None:
+    """The first route that takes this model for this project; `by_agent`: its name is the agent's own wish."""
     for route in routes:
-        if route.project_id in (None, project_id) and globs.matches(route.pattern, model):
+        if route.project_id not in (None, project_id) or not globs.matches(route.pattern, model):
+            continue
+        if not (by_agent and globs.is_wild(route.pattern) and reaches(model)):
             return route
     return None
+
+
+def reaches(model: str) -> bool:
+    """Whether a model of this name reaches further than its weights."""
+    return any(globs.matches(pattern, model) for pattern in REACHING)
 
 
 def _along(route: RouteView, name: str, run: RunView) -> list[Candidate]:

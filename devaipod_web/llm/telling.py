@@ -41,7 +41,12 @@ async def tell(caller: Caller, error: ModelError) -> None:
 async def note(caller: Caller, text: str, kind: str, next_step: str = "") -> None:
     """Put a warning on the run, each kind once in a while."""
     if meter.due(caller.run_id, kind):
-        await db.write(meter.record_note, caller.run_id, text, next_step)
+        await say(caller, text, next_step)
+
+
+async def say(caller: Caller, text: str, next_step: str = "") -> None:
+    """Put a warning on the run."""
+    await db.write(meter.record_note, caller.run_id, text, next_step)
 
 
 def later(work: Coroutine[Any, Any, None]) -> None:

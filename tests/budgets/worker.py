@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 
 #: Costs are whole multiples of it: 10⁻⁸ dollars.
@@ -17,8 +18,13 @@ GRAIN = 10_000
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "devaipod_web.settings")
 
 
-async def spend(*, payer: list[int], tasks: int, worst: int, share: float, seed: int) -> dict:
-    """Run `tasks` agents at once until each is refused. A request costs at random up to `share` of the worst case, which is reserved."""
+async def spend(
+    *, payer: list[int], tasks: int, worst: int, share: float, seed: int, dies_after: int = 0
+) -> dict:
+    """Run `tasks` agents at once until each is refused. A request costs at random up to `share` of the worst case, which is reserved.
+
+    With `dies_after` the process kills itself after so many settlements, as soon as other requests are open.
+    """
     from devaipod_web import db, home
     from devaipod_web.budgets.ledger import Amount, CallRow, OverBudget, Payer, current
     from devaipod_web.budgets.money import usd
@@ -57,6 +63,8 @@ async def spend(*, payer: list[int], tasks: int, worst: int, share: float, seed:
             ledger.settle(held, Amount(cost, 0), row)
             settled[0] += cost
             settled[1] += 1
+            if dies_after and settled[1] >= dies_after and ledger._open:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     await asyncio.gather(*(agent() for _ in range(tasks)))
     stop.set()

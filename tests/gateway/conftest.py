@@ -7,7 +7,7 @@ import pytest
 from devaipod_web import db
 from devaipod_web.budgets import ledger
 from devaipod_web.gateway import tokens
-from devaipod_web.llm import exchange, meter, snapshot
+from devaipod_web.llm import cut_off, meter, snapshot
 from tests.gateway.served import make_pod, serving
 
 
@@ -16,7 +16,7 @@ async def gateway(transactional_db, tmp_path, monkeypatch):
     tokens.forget_all()
     meter.forget_all()
     snapshot.forget_all()
-    exchange.forget_all()
+    cut_off.forget_all()
     monkeypatch.setattr(ledger, "BEAT_SECONDS", 0.05)
     stop = asyncio.Event()
     async with serving(tmp_path) as served:

@@ -106,6 +106,23 @@ class ScriptedProvider:
             raise
         return response
 
+    async def do_all_but_counts(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        """Everything that the answer says, its end where that is a part of it, and then nothing for a while."""
+        response = await self._stream(request)
+        try:
+            for piece in (*spoken.starts(), spoken.says("Hello ")):
+                await response.write(piece)
+            for piece in list(spoken.ends(False))[:-1]:
+                await response.write(piece)
+            await response.write(spoken.says("the end"))
+            await asyncio.sleep(30)
+        except (ConnectionError, asyncio.CancelledError):
+            self.hung_up.set()
+            raise
+        return response
+
     async def do_unauthorized(
         self, request: web.Request, spoken: Chat, streamed: bool
     ) -> web.StreamResponse:
@@ -188,6 +205,13 @@ class ScriptedProvider:
     ) -> web.StreamResponse:
         response = await self._begin(request, spoken)
         await response.write(spoken.fails(f"overloaded {KEY}"))
+        return response
+
+    async def do_odd_words(
+        self, request: web.Request, spoken: Chat, streamed: bool
+    ) -> web.StreamResponse:
+        response = await self._begin(request, spoken)
+        await response.write(spoken.fails("odd \ud800 \x00 \x1b[31m words"))
         return response
 
     async def _begin(self, request: web.Request, spoken: Chat) -> web.StreamResponse:

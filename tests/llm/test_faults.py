@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from devaipod_web import db
-from devaipod_web.llm import exchange, upstream
+from devaipod_web.llm import cut_off, upstream
 from tests.llm.conftest import payloads, stored_calls
 from tests.llm.provider import KEY
 from tests.llm.test_wire_forms import ask
@@ -153,9 +153,9 @@ async def test_answers_cut_off_again_and_again_are_charged_in_full(
     gateway, pod, scripted, its_provider, spoken
 ):
     scripted.behaviour = "close_early"
-    for _ in range(exchange.MAX_CUT_OFF):
+    for _ in range(cut_off.MAX_CUT_OFF):
         await ask(gateway, pod, spoken, stream=True)
-    calls = await stored_calls(pod.row.run, exchange.MAX_CUT_OFF)
+    calls = await stored_calls(pod.row.run, cut_off.MAX_CUT_OFF)
     first, second, third = (call.cost for call in calls)
     assert first == second
     # 32,000 tokens of output (16,384 of gpt-4o) may have been answered.
@@ -174,7 +174,7 @@ async def test_an_agent_that_hangs_up_again_and_again_is_charged_in_full(
 ):
     scripted.behaviour = "slowly"
     path = getattr(spoken, "stream_path", spoken.path)
-    for _ in range(exchange.MAX_CUT_OFF):
+    for _ in range(cut_off.MAX_CUT_OFF):
         async with gateway.http.post(
             path, json=spoken.request(stream=True), headers=pod.bearer
         ) as answer:
@@ -182,8 +182,59 @@ async def test_an_agent_that_hangs_up_again_and_again_is_charged_in_full(
             answer.close()
         await asyncio.wait_for(scripted.hung_up.wait(), 5)
         scripted.hung_up.clear()
-    calls = await stored_calls(pod.row.run, exchange.MAX_CUT_OFF)
+    calls = await stored_calls(pod.row.run, cut_off.MAX_CUT_OFF)
     assert calls[-1].cost > 50 * calls[0].cost
+
+
+async def test_hanging_up_between_the_words_and_the_counts_is_charged_in_full_too(
+    gateway, pod, scripted, its_provider, spoken
+):
+    """The model may have thought for long, unseen; a cheap request between makes up for nothing."""
+    scripted.behaviour = "all_but_counts"
+    path = getattr(spoken, "stream_path", spoken.path)
+    for _ in range(cut_off.MAX_CUT_OFF):
+        async with gateway.http.post(
+            path, json=spoken.request(stream=True), headers=pod.bearer
+        ) as answer:
+            async for line in answer.content:
+                if b"the end" in line:
+                    break
+            answer.close()
+        await asyncio.wait_for(scripted.hung_up.wait(), 5)
+        scripted.hung_up.clear()
+        scripted.behaviour = "answer"
+        assert (await ask(gateway, pod, spoken))[0] == 200
+        scripted.behaviour = "all_but_counts"
+    calls = await stored_calls(pod.row.run, 2 * cut_off.MAX_CUT_OFF)
+    cut = [call.cost for call in calls if call.status == cut_off.HUNG_UP]
+    assert len(cut) == cut_off.MAX_CUT_OFF
+    assert cut[-1] > 50 * cut[0]
+
+
+async def test_words_that_no_database_takes_are_told_and_kept_all_the_same(
+    gateway, pod, scripted, its_provider, spoken
+):
+    scripted.behaviour = "odd_words"
+    status, body = await ask(gateway, pod, spoken, stream=True)
+    assert status == 200
+    assert "odd" in spoken.last_error(body)
+    (event,) = await payloads(pod.row.run, "model.refused")
+    (call,) = await stored_calls(pod.row.run)
+    for words in (event["message"], call.error):
+        assert "odd" in words
+        assert words.isprintable()
+
+
+async def test_what_was_cut_off_long_ago_does_not_count(monkeypatch):
+    cut_off.forget_all()
+    for _ in range(cut_off.MAX_CUT_OFF - 1):
+        cut_off.again(1, by_agent=True)
+    cut_off.ended_well(1)
+    assert cut_off.again(1, by_agent=True) == cut_off.MAX_CUT_OFF
+    cut_off.ended_well(1)
+    monkeypatch.setattr(cut_off, "MEMORY_SECONDS", 0.0)
+    assert cut_off.again(1, by_agent=True) == 1
+    cut_off.forget_all()
 
 
 async def _seen_and_settled(pod, spoken):

@@ -59,7 +59,9 @@ def test_a_field_that_is_sent_unasked_is_taken_out_and_said(form, name):
 
 
 @pytest.mark.parametrize("form", [name for name in LANGUAGES if name != "gemini"])
-@pytest.mark.parametrize("spelling", ["Model", "STREAM", "s_tream", "mcpServers", "Metadata", "N"])
+@pytest.mark.parametrize(
+    "spelling", ["Model", "STREAM", "s_tream", "\u017ftream", "mcpServers", "N"]
+)
 def test_a_name_that_servers_may_read_as_another_is_refused(form, spelling):
     with pytest.raises(RequestRefused, match="spelling"):
         read(form, {**LANGUAGES[form].request(), spelling: 1})
@@ -84,11 +86,14 @@ def test_responses_are_never_stored():
 
 
 OWN = {"type": "function", "name": "bash", "parameters": {}}
+UNHASHABLE: list[Any] = [{}, []]
 FOREIGN_TOOLS: dict[str, list[Any]] = {
-    "openai-chat": [{"type": t} for t in ("web_search", "code_interpreter", "mcp", None, 3)],
+    "openai-chat": [
+        {"type": t} for t in ("web_search", "code_interpreter", "mcp", None, 3, *UNHASHABLE)
+    ],
     "openai-responses": [
         *({"type": t} for t in ("web_search", "web_search_preview", "file_search", "mcp")),
-        *({"type": t} for t in ("code_interpreter", "image_generation", None)),
+        *({"type": t} for t in ("code_interpreter", "image_generation", None, *UNHASHABLE)),
         {"type": "shell", "environment": {"type": "container_auto"}},
         {"type": "namespace", "name": "x", "tools": [OWN, {"type": "web_search"}]},
     ],
@@ -113,6 +118,7 @@ OWN_TOOLS: dict[str, list[Any]] = {
         {"type": "local_shell"},
         {"type": "shell"},
         {"type": "namespace", "name": "x", "tools": [OWN]},
+        {"type": "tool_search", "execution": "client", "parameters": {}},
     ],
     "anthropic-messages": [
         {"name": "Bash", "input_schema": {}},
@@ -152,6 +158,110 @@ def test_a_choice_of_a_tool_that_is_gone_goes_with_it():
     tools = [OWN, {"type": "web_search"}]
     request = LANGUAGES["openai-responses"].request(tools=tools, tool_choice={"type": "web_search"})
     assert "tool_choice" not in read("openai-responses", request)[0]
+
+
+def test_a_choice_goes_by_the_name_of_a_tool_that_is_gone_too():
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    request = LANGUAGES["anthropic-messages"].request(
+        tools=[{"name": "Bash", "input_schema": {}}, search],
+        tool_choice={"type": "tool", "name": "web_search"},
+    )
+    assert "tool_choice" not in read("anthropic-messages", request)[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "spelling"),
+    [("openai-chat", "promptCacheKey"), ("openai-responses", "promptCacheKey"), ("anthropic-messages", "Metadata")],
+)  # fmt: skip
+def test_what_is_taken_out_is_so_in_every_spelling(form, spelling):
+    body, notes, _ = read(form, {**LANGUAGES[form].request(), spelling: "x"})
+    assert spelling not in body
+    assert len(notes) == 1
+
+
+def test_a_summary_that_the_provider_would_write_uncounted_is_taken_out():
+    clear = {"type": "clear_tool_uses_20250919"}
+    compact = {"type": "compact_20260112", "trigger": {"type": "input_tokens", "value": 50_000}}
+    ask = LANGUAGES["anthropic-messages"].request
+    body, notes, _ = read("anthropic-messages", ask(context_management={"edits": [clear, compact]}))
+    assert body["context_management"] == {"edits": [clear]}
+    assert len(notes) == 1
+    body, _, _ = read("anthropic-messages", ask(context_management={"edits": [compact]}))
+    assert "context_management" not in body
+    body, notes, _ = read("anthropic-messages", ask(context_management={"edits": [clear]}))
+    assert body["context_management"] == {"edits": [clear]}
+    assert notes == []
+
+
+def test_thinking_between_calls_of_tools_may_go_beyond_the_limit_and_is_reserved():
+    ask = LANGUAGES["anthropic-messages"].request
+    for budget, beyond in ((500, 0), (999, 0), (1000, 1000), (60_000, 60_000)):
+        thinking = {"type": "enabled", "budget_tokens": budget}
+        assert read("anthropic-messages", ask(thinking=thinking))[2].output_beyond == beyond
+
+
+@pytest.mark.parametrize("written", ['"1h"', '"1\\u0068"'])
+@pytest.mark.parametrize("name", ['"ttl"', '"t\\u0074l"'])
+def test_a_cache_for_an_hour_is_seen_however_it_is_written(name, written):
+    form = BY_NAME["anthropic-messages"]
+    raw = '{"max_tokens": 9, "messages": [], "system": [{"type": "text", "text": "x", "cache_control": {%s: %s}}]}'
+    body = Body((raw % (name, written)).encode())
+    match = re.fullmatch("x", "x")
+    assert match is not None
+    assert form.asked(form.doors[0], match, "", body).cache_hour
+
+
+def test_what_is_no_picture_takes_nothing_off_the_input():
+    long = [10**15] * 50
+    part = {"inlineData": {"mimeType": "image/png", "data": long}}
+    assert read("gemini", gemini(part))[2].picture_characters == 0
+    text = {"type": "text", "media_type": "text/plain", "data": "x" * 500}
+    assert read("anthropic-messages", messages(source(**text)))[2].picture_characters == 0
+
+
+def test_a_gemini_model_that_draws_unasked_is_reserved_as_one_that_draws():
+    for config, drawn in (
+        ({}, True),
+        ({"responseModalities": []}, True),
+        ({"responseModalities": ["TEXT"]}, False),
+    ):
+        assert read("gemini", {"contents": [], "generationConfig": config})[2].media_out is drawn
+
+
+@pytest.mark.parametrize(
+    ("base", "model", "given", "sent"),
+    [
+        # A server that knows the old name alone would pass over the other and answer without a limit.
+        ("https://api.deepseek.com", "deepseek-chat", {"max_completion_tokens": 1}, {"max_tokens": 1}),
+        ("https://x.example/v1", "m", {"max_tokens": 5, "max_completion_tokens": 9}, {"max_tokens": 5, "max_completion_tokens": 9}),
+        ("https://x.example/v1", "m", {}, {"max_tokens": 99}),
+        ("https://x.example/v1", "m", {"max_tokens": None}, {"max_tokens": 99}),
+        ("https://x.example/v1", "openai/gpt-5", {"max_completion_tokens": 7}, {"max_completion_tokens": 7}),
+        ("https://api.openai.com/v1", "gpt-5", {}, {"max_completion_tokens": 99}),
+        ("https://api.openai.com/v1", "gpt-4", {"max_tokens": 7}, {"max_tokens": 7}),
+    ],
+)  # fmt: skip
+def test_the_limit_that_is_reserved_is_one_that_the_server_knows(base, model, given, sent):
+    form = BY_NAME["openai-chat"]
+    body = Body(json.dumps({"messages": [], **given}).encode())
+    match = re.fullmatch("x", "x")
+    assert match is not None
+    asked = form.asked(form.doors[0], match, "", body)
+    form.prepare(body, asked, model="other", limit=3, kind="openai", base="https://api.openai.com")
+    form.prepare(body, asked, model=model, limit=99, kind="openai", base=base)
+    made = json.loads(body.data())
+    assert {name: made[name] for name in made if name.startswith("max")} == sent
+
+
+def test_the_wish_for_counts_stands_there_once():
+    form = BY_NAME["openai-chat"]
+    options = {"Include_Usage": False, "include_usage": False, "x": 1}
+    body = Body(json.dumps({"messages": [], "stream": True, "stream_options": options}).encode())
+    match = re.fullmatch("x", "x")
+    assert match is not None
+    asked = form.asked(form.doors[0], match, "", body)
+    form.prepare(body, asked, model="m", limit=9, kind="openai", base="https://x.example")
+    assert json.loads(body.data())["stream_options"] == {"include_usage": True, "x": 1}
 
 
 def test_a_gemini_tool_of_both_kinds_keeps_what_is_its_own():
@@ -228,6 +338,22 @@ ADDRESSES = [
         gemini({"functionResponse": {"name": "x", "response": {}, "parts": [{"fileData": {"fileUri": ELSEWHERE}}]}}),
     ),
     ("gemini", {"contents": [], "cached_content": "cachedContents/1"}),
+    # Without a type, under another one, in another case: servers find content by its member.
+    ("openai-chat", chat({"image_url": {"url": ELSEWHERE}})),
+    ("openai-chat", chat({"type": "text", "text": "x", "image_url": {"url": ELSEWHERE}})),
+    ("openai-chat", chat({"type": "text", "Type": "image_url", "Image_URL": {"url": ELSEWHERE}})),
+    ("openai-chat", chat({"type": "document_url", "document_url": ELSEWHERE})),
+    ("openai-chat", chat({"type": "file_url", "file_url": {"url": ELSEWHERE}})),
+    ("openai-chat", chat({"type": "video", "video": [ELSEWHERE]})),
+    ("openai-chat", chat({"type": "input_audio", "input_audio": ELSEWHERE})),
+    ("openai-chat", chat({"type": "input_audio", "input_audio": {"data": ELSEWHERE, "format": "wav"}})),
+    ("openai-chat", chat({"type": "file", "file": {"file_data": ELSEWHERE}})),
+    ("openai-chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}),
+    ("openai-responses", {"input": [{"id": "msg_1"}]}),
+    ("openai-responses", responses({"image_url": ELSEWHERE})),
+    # What stands beside a wrapped request would pass unread.
+    ("gemini", {"generateContentRequest": {"contents": []}, "contents": [], "tools": [{"googleSearch": {}}]}),
+    ("gemini", {"generateContentRequest": {"contents": []}, "generate_content_request": {}}),
 ]  # fmt: skip
 
 
@@ -254,7 +380,10 @@ HERE = [
     ("openai-chat", chat({"type": "text", "text": f"look at {ELSEWHERE}"})),
     ("openai-chat", chat({"type": "image_url", "image_url": {"url": DATA}})),
     ("openai-chat", chat({"type": "file", "file": {"file_data": "data:application/pdf;base64,x"}})),
+    ("openai-chat", chat({"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}})),
+    ("openai-chat", {"messages": [{"role": "assistant", "content": None, "audio": None}]}),
     ("openai-responses", responses({"type": "input_image", "image_url": DATA})),
+    ("openai-responses", responses({"type": "input_file", "file_data": DATA, "file_url": None, "file_id": None})),
     ("anthropic-messages", messages(source(type="base64", media_type="image/png", data="iVBO"))),
     (
         "anthropic-messages",
@@ -308,6 +437,10 @@ def test_what_multiplies_the_cost_is_read(form, more, expected):
         ("gemini", {"generationConfig": {"maxOutputTokens": 1, "max_output_tokens": 2}}),
         ("gemini", {"generationConfig": {}, "generation_config": {}}),
         ("gemini", {"service_tier": "SERVICE_TIER_X"}),
+        ("gemini", {"generationConfig": {"routingConfig": {"manualMode": {"modelName": "x"}}}}),
+        ("gemini", {"generation_config": {"routing_config": {"auto_mode": {}}}}),
+        ("openai-chat", {"tools": [{"cache_control": {"type": "ephemeral", "ttl": "1h"}}]}),
+        ("anthropic-messages", {"thinking": {"type": "enabled", "budget_tokens": "9"}}),
     ],
 )
 def test_a_value_whose_cost_cannot_be_known_is_refused(form, more):

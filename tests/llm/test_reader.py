@@ -143,3 +143,56 @@ def test_a_line_without_end_is_not_kept():
         assert each._rest_bytes <= MAX_LINE_BYTES + len(piece)
     each.end()
     assert not each.recognised
+
+
+@pytest.mark.parametrize("name", ["openai-chat", "openai-responses"])
+def test_what_a_model_thought_counts_where_it_stands_in_the_total_alone(name):
+    # As xAI counts: total = input + answer + thoughts.
+    whole = LANGUAGES[name].whole()
+    whole["usage"]["total_tokens"] += 3000
+    each = reader(name, streamed=False)
+    assert each.whole(json.dumps(whole).encode())
+    assert (each.tokens.sent, each.tokens.received) == (1000, 3200)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_beyond_all_measure_fit_into_the_ledger(name):
+    text = json.dumps(LANGUAGES[name].whole()).replace("200", "9" * 400).replace("150", "9" * 400)
+    each = reader(name, streamed=False)
+    assert each.whole(text.encode())
+    assert 10**9 <= each.tokens.received <= 2 * 10**9
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"input_tokens": 500, "cache_read_input_tokens": 400, "cache_creation_input_tokens": 100},
+        {"input_tokens": None, "cache_read_input_tokens": None},
+        {},
+    ],
+)
+def test_the_end_of_a_messages_stream_keeps_what_its_beginning_said_of_the_input(end):
+    spoken = LANGUAGES["anthropic-messages"]
+    lives = {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 70}
+    begin = {
+        "type": "message_start",
+        "message": {"usage": {**spoken.usage(), "cache_creation": lives}},
+    }
+    last = {"type": "message_delta", "usage": {**end, "output_tokens": 200}}
+    each = reader("anthropic-messages")
+    for event in (begin, last, {"type": "message_stop"}):
+        each.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    each.end()
+    tokens = each.tokens
+    assert (tokens.sent, tokens.cached, tokens.written, tokens.written_hour) == (1000, 400, 30, 70)
+    assert (tokens.received, tokens.estimated) == (200, False)
+
+
+def test_a_whole_answer_to_a_request_for_a_stream_came_to_its_end():
+    each = reader("openai-chat")
+    whole = LANGUAGES["openai-chat"].whole()
+    del whole["usage"]
+    assert each.whole(json.dumps(whole).encode())
+    each.end()
+    assert each.complete
+    assert each.recognised

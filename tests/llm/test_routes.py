@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from decimal import Decimal
 
 import pytest
@@ -94,6 +95,29 @@ async def test_a_model_that_nobody_takes_is_said(gateway, pod, scripted, acme, r
     status, body = await ask(gateway, pod)
     assert status == 400
     assert b"no route takes the model gpt-4o" in body
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["gpt-4o:online", "openai/gpt-4o:online", "gpt-4o-search-preview", "gpt-5-search-api", "o3-deep-research"],
+)  # fmt: skip
+async def test_a_glob_gives_an_agent_no_model_that_searches_the_web(
+    gateway, pod, scripted, acme, run, model
+):
+    await route("*", acme)
+    assert (await ask(gateway, pod, model=model))[0] == 200
+    assert scripted.seen[0]["model"] == "gpt-4o"
+
+
+async def test_a_model_that_searches_is_there_for_who_named_it(gateway, pod, scripted, acme, run):
+    named = "gpt-4o-search-preview"
+    await route(named, acme)
+    await route("*", acme, 2)
+    await ask(gateway, pod, model=named)
+    await db.write(Run.objects.filter(pk=run.pk).update, model="gpt-5-search-api")
+    await asyncio.sleep(1.1)
+    await ask(gateway, pod, model="gpt-5-search-api")
+    assert [body["model"] for body in scripted.seen] == [named, "gpt-5-search-api"]
 
 
 async def test_the_routes_limit_counts_for_requests_without_one(gateway, pod, scripted, acme):
@@ -189,20 +213,20 @@ async def test_requests_do_not_wait_for_the_database(gateway, pod, scripted, acm
     await route("*", acme)
     assert (await ask(gateway, pod))[0] == 200
     real = db.read
+    readers = Counter[str]()
 
-    async def slow(fn, *args, **kwargs):
-        await asyncio.sleep(0.5)
+    async def counted(fn, *args, **kwargs):
+        task = asyncio.current_task()
+        readers[task.get_name() if task else ""] += 1
         return await real(fn, *args, **kwargs)
 
-    monkeypatch.setattr(db, "read", slow)
-    took = []
+    monkeypatch.setattr(db, "read", counted)
     for _ in range(5):
         await asyncio.sleep(0.6)
-        began = time.monotonic()
         assert (await ask(gateway, pod))[0] == 200
-        took.append(time.monotonic() - began)
-    # Each reading takes half a second, and no request waits for one.
-    assert sorted(took)[2] < 0.4, took
+    # What requests need is read on the beat; a machine under load may be late with one or two.
+    assert readers["fresh-runs-beat"] >= 3, readers
+    assert readers["fresh-runs"] <= 2, readers
 
 
 async def test_what_a_manager_changes_counts_within_a_second(

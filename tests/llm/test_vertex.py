@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from devaipod_web import db
 from devaipod_web.llm import provider_test, providers, upstream, vault, vertex
 from devaipod_web.llm.errors import CredentialRefused, NotConfigured, ProviderSilent
-from devaipod_web.llm.models import Provider
+from devaipod_web.llm.models import Provider, Route
 from devaipod_web.runs.models import Run
 from tests.llm.conftest import stored_calls
 from tests.llm.languages import LANGUAGES
@@ -176,6 +176,24 @@ async def test_it_speaks_anthropics_messages_with_the_model_in_the_address(
     assert scripted.seen[0]["anthropic_version"] == "vertex-2023-10-16"
     (call,) = await stored_calls(run)
     assert call.cost > 0
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_models_name_cannot_lead_elsewhere_at_the_provider(
+    gateway, pod, scripted, vertex_provider, run
+):
+    """The name is the agent's where a route takes it, and the address is asked with the project's token."""
+    await db.write(Run.objects.filter(pk=run.pk).update, provider=None)
+    await db.write(Route.objects.create, pattern="claude-*", provider=vertex_provider, position=1)
+    name = "claude-sonnet-4-5/../../../google/models/veo-3:predictLongRunning?x="
+    request = {**LANGUAGES["anthropic-messages"].request(), "model": name}
+    async with gateway.http.post("/llm/v1/messages", json=request, headers=pod.bearer) as answer:
+        await answer.read()
+    (path,) = scripted.paths
+    place = f"/v1/{PLACE}/publishers/anthropic/models/"
+    assert path.startswith(place)
+    assert path.endswith(":rawPredict")
+    assert not {"/", "?", "#"} & set(path.removeprefix(place))
 
 
 @pytest.mark.django_db(transaction=True)

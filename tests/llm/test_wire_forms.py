@@ -111,7 +111,7 @@ async def test_a_missing_output_limit_is_set(gateway, pod, scripted, its_provide
 
 async def test_a_limit_that_is_there_stays(gateway, pod, scripted, its_provider, spoken):
     limits: dict[str, dict[str, Any]] = {
-        "openai-chat": {"max_completion_tokens": 77},
+        "openai-chat": {"max_tokens": 77},
         "openai-responses": {"max_output_tokens": 77},
         "anthropic-messages": {"max_tokens": 77},
         "gemini": {"generation_config": {"max_output_tokens": 77}},
@@ -246,6 +246,10 @@ async def test_anthropics_version_and_betas_go_along_but_those_that_reach_furthe
     sent = {name.lower(): value for name, value in scripted.headers[0].items()}
     assert sent["anthropic-version"] == "2023-06-01"
     assert sent["anthropic-beta"] == "context-1m-2025-08-07"
+    # A list that was cut in the middle of a name would be refused.
+    many = ",".join(f"some-beta-{number:03}-2025-08-07" for number in range(40))
+    await ask(gateway, pod, LANGUAGES["anthropic-messages"], headers={"anthropic-beta": many})
+    assert {n.lower(): v for n, v in scripted.headers[1].items()}["anthropic-beta"] == many
 
 
 @pytest.mark.parametrize(

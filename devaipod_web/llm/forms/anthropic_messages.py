@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from devaipod_web.llm.errors import ModelError, RequestRefused
 from devaipod_web.llm.forms.base import (
@@ -26,7 +27,9 @@ from devaipod_web.llm.forms.reader import Marks
 from devaipod_web.llm.forms.table import (
     ELSEWHERE,
     MULTIPLIES,
+    ROUTERS,
     Table,
+    asks_for_an_hour,
     drop_tools,
     refuse_address,
     refuse_stored,
@@ -76,16 +79,18 @@ class AnthropicMessages(Form):
             {
                 *("model", "messages", "system", "stream", "max_tokens", "tools", "tool_choice"),
                 *("service_tier", "speed", "n", "best_of", "anthropic_version"),
+                *("thinking", "context_management", "cache_control"),
             }
         ),
         refused={
             **ELSEWHERE,
             "container": "runs the provider's own containers",
-            "fallbacks": "names other models and upstreams",
         },
         taken_out={
             "metadata": "tells the provider who asks",
             "user_profile_id": "tells the provider who asks",
+            "compaction": "has the provider write a summary, whose cost is not in the counts",
+            **ROUTERS,
         },
         costly={
             **MULTIPLIES,
@@ -120,7 +125,8 @@ class AnthropicMessages(Form):
             pictures=pictures,
             picture_characters=characters,
             media_in=other,
-            cache_hour=b'"1h"' in body.raw,
+            cache_hour=asks_for_an_hour(body),
+            output_beyond=_thinks_beyond(body),
             built_in_tools=sum(
                 1
                 for tool in (tools if isinstance(tools, list) else ())
@@ -130,7 +136,7 @@ class AnthropicMessages(Form):
 
     def restrict(self, body: Body) -> list[str]:
         """See `Form`."""
-        notes = restrict_top(body, self.table)
+        notes = restrict_top(body, self.table) + _drop_compaction(body)
         return notes + drop_tools(
             body,
             ("tools",),
@@ -161,7 +167,8 @@ class AnthropicMessages(Form):
         """See `Form`."""
         counting = asked.action is Action.COUNT
         if kind == "vertex":
-            name = "count-tokens" if counting else model
+            # The agent may have chosen the name: it must stay one part of the path.
+            name = "count-tokens" if counting else quote(model, safe="@")
             how = "streamRawPredict" if asked.streamed else "rawPredict"
             return f"{base}/publishers/anthropic/models/{name}:{how}"
         base = base if base.endswith("/v1") else f"{base}/v1"
@@ -182,10 +189,12 @@ class AnthropicMessages(Form):
         usage = begins.get("usage") if begins else value.get("usage")
         if not isinstance(usage, dict):
             return
-        if "input_tokens" in usage:
+        if whole(usage.get("input_tokens")) or begins or not tokens.sent:
             cached = whole(usage.get("cache_read_input_tokens"))
             written = whole(usage.get("cache_creation_input_tokens"))
-            hour = whole(mapping(usage.get("cache_creation")).get("ephemeral_1h_input_tokens"))
+            lives = mapping(usage.get("cache_creation"))
+            # The end of a stream says how much was written, and not for how long: that stood at its beginning.
+            hour = whole(lives.get("ephemeral_1h_input_tokens")) if lives else tokens.written_hour
             hour = min(hour, written)
             # Here the input does not include what the cache held or took (unlike OpenAI's and Google's counts).
             tokens.sent = whole(usage.get("input_tokens")) + cached + written
@@ -255,17 +264,42 @@ def _checked_source(source: object) -> int:
     if not isinstance(source, dict):
         raise RequestRefused("An image or document has no source.")
     match source.get("type"):
-        case "base64" | "text":
+        case "base64" | "text" as kind:
             data = source.get("data")
             if not isinstance(data, str):
                 raise RequestRefused("An image or document has no data.")
-            return len(data)
+            return len(data) if kind == "base64" else 0
         case "content":
             return 0
         case "file":
             raise refuse_stored("A file")
         case _:
             raise refuse_address()
+
+
+def _thinks_beyond(body: Body) -> int:
+    """Tokens that thinking may take beyond the output limit: between the calls of tools (`interleaved-thinking`) it may."""
+    given = mapping(body.get("thinking")).get("budget_tokens")
+    budget = count("thinking.budget_tokens", given, MAX_OUTPUT_TOKENS) or 0
+    limit = body.get("max_tokens")
+    return 0 if isinstance(limit, int) and budget < limit else budget
+
+
+def _drop_compaction(body: Body) -> list[str]:
+    """Take the edits of the context that are a generation of their own out; clearing old results and thoughts costs nothing."""
+    edits = mapping(body.get("context_management")).get("edits")
+    if not isinstance(edits, list):
+        return []
+    kinds = [edit.get("type") if isinstance(edit, dict) else edit for edit in edits]
+    gone = [i for i, k in enumerate(kinds) if not (isinstance(k, str) and k.startswith("clear_"))]
+    for index in gone:
+        body.drop(("context_management", "edits", index))
+    if edits and len(gone) == len(edits):
+        body.drop(("context_management",))
+    return [
+        f"edit {str(kinds[index])[:60]}: has the provider write a summary, whose cost is not in the counts"
+        for index in gone
+    ]
 
 
 def _price_context(body: Body) -> tuple[tuple[str, str], ...]:

@@ -22,7 +22,11 @@ from devaipod_web.llm.usage import Tokens
 
 MAX_MODEL_NAME = 200
 MAX_CHOICES = 128
+#: A header that goes on; Claude Code's list of betas has some four hundred characters.
+MAX_HEADER = 4096
 MAX_OUTPUT_TOKENS = 10_000_000
+#: The most tokens that an answer may say it used; the largest that may be asked for are some hundred millions.
+MAX_COUNT = 10**9
 #: Service tiers whose prices a price list can have; a tier that nobody knows is refused.
 TIERS = frozenset({"auto", "default", "standard", "standard_only", "flex", "priority", "fast"})
 
@@ -112,9 +116,12 @@ class Form(ABC):
     def headers(self, sent: Mapping[str, str]) -> dict[str, str]:
         """Headers for the provider, beside content type and credential."""
         return {
-            name: sent[name][:400]
+            name: sent[name]
             for name in self.passed_headers
-            if name in sent and sent[name].isprintable() and sent[name].isascii()
+            if name in sent
+            and len(sent[name]) <= MAX_HEADER
+            and sent[name].isprintable()
+            and sent[name].isascii()
         }
 
     # --- the answer
@@ -195,8 +202,10 @@ def tier(name: str, value: object) -> str:
 
 
 def whole(value: object) -> int:
-    """A count in an answer: never negative, 0 for what is no number."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    """A count in an answer: never negative, 0 for what is no number, and never more than the ledger's columns can take."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return min(max(value, 0), MAX_COUNT)
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -145,6 +145,11 @@ class Body:
         body = _rendered(text, self._top)
         return (text[: self._top.start] + body + text[self._top.end :]).encode()
 
+    def forget(self) -> None:
+        """Let go of the text and of what was read from it, when it was sent."""
+        self.raw, self._text, self.value = b"", "", {}
+        self._top = _Node(0, 0, {})
+
     def _put(self, node: _Node, key: Key, value: Any) -> None:
         node.children.pop(key, None)
         node.dropped.discard(key)

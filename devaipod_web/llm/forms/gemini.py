@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from devaipod_web.llm.errors import ModelError, RequestRefused
 from devaipod_web.llm.forms.base import (
@@ -40,6 +40,8 @@ from devaipod_web.llm.usage import Tokens
 
 MODEL = r"/llm/v1(?:beta)?/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._@-]{0,199})"
 CONFIG = "generationConfig"
+#: What of it lets Vertex choose the model.
+OTHER_MODELS = ("routingConfig", "modelConfig")
 #: What a tool may hold; any other of its members runs at the provider (search, maps, code, addresses).
 OWN_TOOLS = frozenset({"functiondeclarations", "computeruse"})
 STATUSES = {
@@ -84,7 +86,6 @@ class Gemini(Form):
         refused={
             **ELSEWHERE,
             "cachedContent": "reads a prompt that is stored with the provider",
-            "fallbacks": "names other models and upstreams",
         },
         taken_out={"labels": "tells the provider who asks", "store": "keeps the conversation"},
         costly={
@@ -98,7 +99,17 @@ class Gemini(Form):
     def asked(self, door: Door, match: re.Match[str], query: str, body: Body) -> Asked:
         """See `Form`."""
         _, inner = _inner(body)
+        if inner is not body.value and (door.action is not Action.COUNT or len(body.value) > 1):
+            # What stands beside it would be read by nobody here.
+            raise RequestRefused(
+                "The field generateContentRequest stands alone, in a count of tokens."
+            )
         config = mapping(_named(inner, CONFIG))
+        for name in OTHER_MODELS:
+            if _named(config, name):
+                raise RequestRefused(
+                    f"The field {name} chooses another model, and what that costs is not known. Send the request without it."
+                )
         pictures, characters, other = _media(inner)
         modalities = _named(config, "responseModalities")
         named = tier("serviceTier", _tier(_named(inner, "serviceTier")))
@@ -116,8 +127,10 @@ class Gemini(Form):
             pictures=pictures,
             picture_characters=characters,
             media_in=other,
-            media_out=isinstance(modalities, list)
-            and any(str(m).upper() != "TEXT" for m in modalities),
+            # Models that draw do so unasked.
+            media_out=not isinstance(modalities, list)
+            or not modalities
+            or any(str(m).upper() != "TEXT" for m in modalities),
         )
 
     def restrict(self, body: Body) -> list[str]:
@@ -149,6 +162,7 @@ class Gemini(Form):
             base = f"{base}/publishers/google"
         elif not base.endswith(("/v1beta", "/v1")):
             base = f"{base}/v1beta"
+        model = quote(model, safe="@/")
         if asked.action is Action.COUNT:
             return f"{base}/models/{model}:countTokens"
         if asked.array:
@@ -226,7 +240,7 @@ def _spelled(value: Mapping[str, Any], name: str) -> str:
 def _inner(body: Body) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """Where the request itself stands: a count of tokens may wrap it."""
     name = _spelled(body.value, "generateContentRequest")
-    wrapped = body.get(name)
+    wrapped = _named(body.value, "generateContentRequest")
     return ((name,), wrapped) if isinstance(wrapped, dict) else ((), body.value)
 
 
@@ -250,7 +264,8 @@ def _media(inner: Mapping[str, Any]) -> tuple[int, int, bool]:
             kind = str(_named(data, "mimeType") or "")
             if kind.startswith("image/"):
                 pictures += 1
-                characters += len(str(data.get("data") or ""))
+                here = data.get("data")
+                characters += len(here) if isinstance(here, str) else 0
             else:
                 other = True
     return pictures, characters, other

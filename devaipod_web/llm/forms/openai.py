@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from devaipod_web.llm.errors import ModelError
-from devaipod_web.llm.forms.table import is_data_address, objects, refuse_address, refuse_stored
+from devaipod_web.llm.forms.base import whole
+from devaipod_web.llm.forms.table import (
+    folded,
+    is_data_address,
+    objects,
+    refuse_address,
+    refuse_stored,
+)
 
-#: Types of parts with an address → the name of the address in them.
-ADDRESSED = {
-    "image_url": "url",
-    "video_url": "url",
-    "audio_url": "url",
-    "input_image": "image_url",
-    "input_video": "video_url",
-    "computer_screenshot": "image_url",
+#: Members that hold content, by their folded name, and what is in them. Servers find them by the part's type, some by the
+#: member alone (vLLM), and some in whatever case; so a member counts wherever it stands.
+ADDRESSES = {
+    "imageurl": "picture",
+    "videourl": "film",
+    "audiourl": "sound",
+    "documenturl": "document",
+    "fileurl": "document",
 }
+#: Content itself, as base64; some servers take an address in its place.
+DATA = frozenset({"filedata", "inputaudio"})
+PICTURES = ("image_url", "video_url", "audio_url", "input_image", "input_video")
+ADDRESSED = (*PICTURES, "document_url", "file_url", "computer_screenshot")
 FILES = ("file", "input_file")
-SOUND = ("input_audio", "audio_url", "video_url", "input_video")
+OTHER = (
+    *FILES,
+    "input_audio",
+    "audio_url",
+    "video_url",
+    "input_video",
+    "video",
+    "document_url",
+    "file_url",
+)
 
 
 @dataclass
@@ -36,36 +56,56 @@ def check_parts(value: object) -> Media:
     media = Media()
     for part in objects(value):
         kind = part.get("type")
+        found = False
+        for name, member in part.items():
+            meant = folded(name)
+            if meant in ADDRESSES and member is not None:
+                _check_address(member, media)
+                media.other = media.other or meant != "imageurl"
+                found = True
+            elif meant == "fileid" and member:
+                raise refuse_stored("A file or an image")
+            elif meant in DATA:
+                _check_data(member)
+                media.other = True
+            elif meant == "audio" and isinstance(member, dict) and member.get("id"):
+                raise refuse_stored("The sound of an earlier answer")
         if not isinstance(kind, str):
             continue
-        holder = part.get(kind)
-        if kind in ADDRESSED:
-            _check_address(part, holder, ADDRESSED[kind], media)
-        elif kind in FILES:
-            _check_file(holder if isinstance(holder, dict) else part)
-        if kind in FILES or kind in SOUND:
-            media.other = True
+        if kind == "item_reference":
+            raise refuse_stored("An item of the conversation")
+        if kind in ADDRESSED and not found:
+            raise refuse_address()
+        if kind == "video":
+            frames = part.get("video")
+            for frame in frames if isinstance(frames, list) else [frames]:
+                _check_address(frame, media)
+        if kind in FILES:
+            holder = part.get(kind)
+            if not (holder if isinstance(holder, dict) else part).get("file_data"):
+                raise refuse_stored("A file without its data (file_data)")
+        media.other = media.other or kind in OTHER
     return media
 
 
-def _check_address(part: dict[str, Any], holder: object, name: str, media: Media) -> None:
-    if part.get("file_id") and not part.get(name):
-        raise refuse_stored("An image")
-    address = holder.get(name) if isinstance(holder, dict) else holder
-    address = address or part.get(name)
-    if isinstance(address, dict):
-        address = address.get("url")
-    if not isinstance(address, str) or not is_data_address(address) or part.get("file_id"):
+def _check_address(holder: object, media: Media) -> None:
+    address = holder.get("url") if isinstance(holder, dict) else holder
+    if not isinstance(address, str) or not is_data_address(address):
         raise refuse_address()
     media.pictures += 1
     media.characters += len(address)
 
 
-def _check_file(details: dict[str, Any]) -> None:
-    if details.get("file_id") or details.get("file_url"):
-        raise refuse_stored("A file (by id or address)")
-    if not details.get("file_data"):
-        raise refuse_stored("A file without its data (file_data)")
+def _check_data(holder: object) -> None:
+    data = holder.get("data") if isinstance(holder, dict) else holder
+    # Base64 has no colon, and an address always has.
+    if isinstance(data, str) and ":" in data and not is_data_address(data):
+        raise refuse_address()
+
+
+def total_received(usage: Mapping[str, Any], sent: int, received: int) -> int:
+    """All output. xAI, and Google in this form, leave what the model thought out of the count of the answer, but not out of the total."""
+    return max(received, whole(usage.get("total_tokens")) - sent)
 
 
 def error_body(status: int, message: str, code: str) -> dict[str, Any]:

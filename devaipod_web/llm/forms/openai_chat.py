@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from devaipod_web.llm.errors import ModelError
+from devaipod_web.llm.errors import ModelError, RequestRefused
 from devaipod_web.llm.forms import openai
 from devaipod_web.llm.forms.base import (
     MAX_CHOICES,
@@ -26,11 +26,22 @@ from devaipod_web.llm.forms.base import (
 )
 from devaipod_web.llm.forms.body import Body
 from devaipod_web.llm.forms.reader import Marks
-from devaipod_web.llm.forms.table import ELSEWHERE, MULTIPLIES, Table, drop_tools, restrict_top
+from devaipod_web.llm.forms.table import (
+    ELSEWHERE,
+    MULTIPLIES,
+    ROUTERS,
+    Table,
+    asks_for_an_hour,
+    drop_tools,
+    folded,
+    restrict_top,
+)
 from devaipod_web.llm.usage import Tokens
 
 #: Types of offered tools that run in the agent. Any other type is the provider's own (web search, code interpreter, …).
 OWN_TOOLS = frozenset({"function", "custom"})
+#: Names of OpenAI's models that know the newer name of the limit alone, wherever they are asked.
+NEWER = re.compile(r"gpt-[5-9]|o[1-9](-|$)")
 LIMITS = ("max_completion_tokens", "max_tokens")
 
 
@@ -59,11 +70,6 @@ class OpenAIChat(Form):
         ),
         refused={
             **ELSEWHERE,
-            "web_search_options": "searches the web from the provider's side",
-            "search_parameters": "searches the web from the provider's side",
-            "enable_search": "searches the web from the provider's side",
-            "background": "leaves a job with the provider",
-            "fallbacks": "names other models and upstreams",
         },
         taken_out={
             "store": "keeps the conversation with the provider",
@@ -74,10 +80,7 @@ class OpenAIChat(Form):
             "prompt_cache_retention": "keeps the prompt with the provider",
             "previous_response_id": "reads a stored conversation",
             "conversation": "reads a stored conversation",
-            "provider": "routes to another upstream",
-            "models": "routes to other models",
-            "route": "routes to other models",
-            "transforms": "lets the provider rewrite the prompt",
+            **ROUTERS,
         },
         costly={**MULTIPLIES, "speed": "chooses another price"},
     )
@@ -89,6 +92,11 @@ class OpenAIChat(Form):
         choices = [count(name, body.get(name), MAX_CHOICES) or 1 for name in ("n", "best_of")]
         tier_asked = tier("service_tier", body.get("service_tier"))
         modalities = body.get("modalities")
+        if asks_for_an_hour(body):
+            # Answers in this form do not tell what was written for an hour, which costs more.
+            raise RequestRefused(
+                "What a cache_control with a ttl beyond 5m costs is not known in this form. Send the request without it."
+            )
         return Asked(
             action=door.action,
             model=model_name(body.get("model")),
@@ -111,7 +119,9 @@ class OpenAIChat(Form):
             body,
             ("tools",),
             body.get("tools"),
-            lambda tool: tool.get("type", "function") in OWN_TOOLS,
+            lambda tool: (
+                isinstance(kind := tool.get("type", "function"), str) and kind in OWN_TOOLS
+            ),
             beside=("tool_choice", "parallel_tool_calls"),
         )
 
@@ -120,11 +130,20 @@ class OpenAIChat(Form):
     ) -> None:
         """See `Form`."""
         body.set(("model",), model)
-        if asked.output_limit is None:
-            for name in LIMITS:
-                body.drop((name,))  # a null, or what was set for another provider
-            body.set((limit_field(base),), limit)
+        name = limit_field(base, model)
+        given = {each: body.get(each) for each in LIMITS if body.get(each) is not None}
+        if name not in given and not (given and name == LIMITS[0]):
+            # None, or one that this server may not know and would pass over; OpenAI's older models know the old name alone.
+            given = {name: asked.output_limit or limit}
+        for each in LIMITS:
+            if each in given:
+                body.set((each,), given[each])
+            else:
+                body.drop((each,))  # a null, or what was set for another provider
         if asked.streamed:
+            for each in mapping(body.get("stream_options")):
+                if each != "include_usage" and folded(each) == folded("include_usage"):
+                    body.drop(("stream_options", each))
             body.set(("stream_options", "include_usage"), True)
 
     def address(self, asked: Asked, *, model: str, kind: str, base: str) -> str:
@@ -144,7 +163,9 @@ class OpenAIChat(Form):
         tokens.written = whole(details.get("cache_write_tokens")) or whole(
             usage.get("cache_creation_input_tokens")
         )
-        tokens.received = whole(usage.get("completion_tokens"))
+        tokens.received = openai.total_received(
+            usage, tokens.sent, whole(usage.get("completion_tokens"))
+        )
         tokens.reasoning = whole(
             mapping(usage.get("completion_tokens_details")).get("reasoning_tokens")
         )
@@ -168,7 +189,8 @@ class OpenAIChat(Form):
         return openai.model_list(names)
 
 
-def limit_field(base: str) -> str:
+def limit_field(base: str, model: str) -> str:
     """The name of the output limit: OpenAI's newer models refuse the old name, other servers don't know the new one."""
     host = urlsplit(base).hostname or ""
-    return LIMITS[0] if host.endswith((".openai.com", ".azure.com")) else LIMITS[1]
+    theirs = host.endswith((".openai.com", ".azure.com"))
+    return LIMITS[0] if theirs or NEWER.match(model.rpartition("/")[2]) else LIMITS[1]

@@ -27,9 +27,9 @@ from devaipod_web.llm.forms.reader import Marks
 from devaipod_web.llm.forms.table import (
     ELSEWHERE,
     MULTIPLIES,
+    ROUTERS,
     Table,
     drop_tools,
-    objects,
     refuse_stored,
     restrict_top,
 )
@@ -40,6 +40,8 @@ OWN_TOOLS = frozenset(
     {
         *("function", "custom", "local_shell", "apply_patch"),
         *("computer", "computer_use_preview", "shell", "namespace"),
+        # Searches among the offered tools, here or at the provider.
+        "tool_search",
     }
 )
 
@@ -66,11 +68,9 @@ class OpenAIResponses(Form):
         ),
         refused={
             **ELSEWHERE,
-            "background": "leaves a job with the provider",
             "previous_response_id": "reads a stored conversation",
             "conversation": "reads a stored conversation",
             "prompt": "reads a prompt that is stored with the provider",
-            "fallbacks": "names other models and upstreams",
         },
         taken_out={
             "metadata": "labels a stored conversation",
@@ -79,6 +79,8 @@ class OpenAIResponses(Form):
             "safety_identifier": "tells the provider who asks",
             "prompt_cache_key": "shares a cache between runs",
             "prompt_cache_retention": "keeps the prompt with the provider",
+            "context_management": "has the provider write summaries, whose cost is not known",
+            **ROUTERS,
         },
         costly={
             **MULTIPLIES,
@@ -91,8 +93,13 @@ class OpenAIResponses(Form):
     def asked(self, door: Door, match: re.Match[str], query: str, body: Body) -> Asked:
         """See `Form`."""
         given = body.get("input")
-        for item in objects(given) if isinstance(given, list) else ():
-            if item.get("type") == "item_reference":
+        for item in given if isinstance(given, list) else ():
+            # A reference may leave its type out (OpenAI, `ItemReferenceParam`); a message has a role.
+            if (
+                isinstance(item, dict)
+                and item.get("id")
+                and not (item.get("type") or item.get("role"))
+            ):
                 raise refuse_stored("An item of the conversation")
         media = openai.check_parts(given)
         tier_asked = tier("service_tier", body.get("service_tier"))
@@ -144,7 +151,9 @@ class OpenAIResponses(Form):
             return
         tokens.sent = whole(usage.get("input_tokens"))
         tokens.cached = whole(mapping(usage.get("input_tokens_details")).get("cached_tokens"))
-        tokens.received = whole(usage.get("output_tokens"))
+        tokens.received = openai.total_received(
+            usage, tokens.sent, whole(usage.get("output_tokens"))
+        )
         tokens.reasoning = whole(
             mapping(usage.get("output_tokens_details")).get("reasoning_tokens")
         )
@@ -180,7 +189,7 @@ def _event(name: str, value: Mapping[str, Any]) -> bytes:
 
 def _is_own(tool: dict[str, Any]) -> bool:
     kind = tool.get("type")
-    if kind not in OWN_TOOLS:
+    if not isinstance(kind, str) or kind not in OWN_TOOLS:
         return False
     if kind == "shell":
         # Without an environment it is the agent's; a container is the provider's.

@@ -122,6 +122,7 @@ class AnswerReader:
         if self.error:
             return False
         self.recognised = self.complete = self._form.is_answer(value, counted=self._counted)
+        self._ended = True
         if self.recognised and not self._counted:
             self._form.usage(value, self.tokens)
             if self.tokens.estimated:

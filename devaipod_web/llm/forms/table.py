@@ -5,13 +5,15 @@ the agent gives the agent what its pod's `network: none` denies. A field of a ta
 unasked, taken out and noted on the run. A field whose cost is not known is refused as well. Every other field passes.
 
 Servers differ in whether `Store` is `store` (Go's parser says yes). So a name that differs from one that counts in
-nothing but its case or its underscores is refused, whatever its value.
+nothing but its case or its underscores is refused, whatever its value, or taken out as that one is.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from devaipod_web.llm.errors import RequestRefused
@@ -30,6 +32,21 @@ ELSEWHERE = {
     "mock_response": "replaces the model",
     "mcp_servers": "lets the provider call servers of the agent's choice",
     "plugins": "runs the provider's plugins (web search, file fetching)",
+    "preset": "names a configuration that is stored with the provider",
+    "background": "leaves a job with the provider",
+    "deferred": "leaves a job with the provider",
+    "fallbacks": "names other models and upstreams",
+    "web_search_options": "searches the web from the provider's side",
+    "search_parameters": "searches the web from the provider's side",
+    "enable_search": "searches the web from the provider's side",
+    "enable_code_interpreter": "runs code on the provider's side",
+}
+#: Where routers send a request. Agents send some of it unasked.
+ROUTERS = {
+    "provider": "routes to another upstream",
+    "models": "routes to other models",
+    "route": "routes to other models",
+    "transforms": "lets the provider rewrite the prompt",
 }
 #: Fields that multiply what a request costs in ways that this gateway does not understand.
 MULTIPLIES = {
@@ -44,6 +61,8 @@ MULTIPLIES = {
     "performance": "chooses another price",
     "priority_tier": "chooses another price",
 }
+#: A letter or digit that is escaped for no reason but to be hidden.
+PLAIN_ESCAPED = re.compile(rb"\\u00[3-7]")
 EMPTY: tuple[Any, ...] = (None, False, [], {}, "")
 
 
@@ -59,9 +78,10 @@ class Table:
     either_spelling: bool = False
 
 
+@lru_cache(maxsize=4096)
 def folded(name: str) -> str:
-    """The name without what parsers may not tell apart."""
-    return name.replace("_", "").lower()
+    """The name without what parsers may not tell apart. Go's takes `ſ` (U+017F) for an s, as folding of cases does."""
+    return name.replace("_", "").casefold()
 
 
 def restrict_top(body: Body, table: Table) -> list[str]:
@@ -72,7 +92,7 @@ def restrict_top(body: Body, table: Table) -> list[str]:
         meant = counts.get(folded(name))
         if meant is None:
             continue
-        if meant != name and not table.either_spelling:
+        if meant != name and not table.either_spelling and meant not in table.taken_out:
             raise RequestRefused(
                 f"The field {name[:60]!r} differs from {meant} in its spelling alone, and servers read that differently. "
                 "Spell it plainly."
@@ -85,6 +105,7 @@ def restrict_top(body: Body, table: Table) -> list[str]:
         if meant in table.taken_out:
             body.drop((name,))
             if value not in EMPTY:
+                # Agents send `promptCacheKey` as well: what is taken out does no harm in whatever spelling.
                 notes.append(f"{meant}: {table.taken_out[meant]}")
     return notes
 
@@ -150,9 +171,21 @@ def _drop_choice(body: Body, dropped: Mapping[int, str]) -> None:
     """A choice of a tool that is gone is refused by providers."""
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and dropped:
+        tools = body.get("tools")
+        gone = {
+            str(tools[index].get("name")) for index in dropped if isinstance(tools[index], dict)
+        }
         named = {str(choice.get("type")), str(choice.get("name"))}
-        if named & set(dropped.values()):
+        if named & (gone - {"None"} | set(dropped.values())):
             body.drop(("tool_choice",))
+
+
+def asks_for_an_hour(body: Body) -> bool:
+    """Whether a cache is asked to keep anything for longer than the usual five minutes, however that is escaped."""
+    if b'"ttl"' not in body.raw and not PLAIN_ESCAPED.search(body.raw):
+        return False
+    marks = (each.get("cache_control") for each in objects(body.value))
+    return any(isinstance(mark, dict) and mark.get("ttl") not in (None, "5m") for mark in marks)
 
 
 def is_data_address(value: object) -> bool:

@@ -11,17 +11,14 @@ AccountError
 
 from __future__ import annotations
 
+from devaipod_web.errors import DevaipodError
 
-class AccountError(Exception):
+
+class AccountError(DevaipodError):
     """Something about people or tokens could not be done. `message` is a sentence, `next_step` another."""
 
     code = "account-error"
     status = 409
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
 
 class LinkSpent(AccountError):

@@ -55,7 +55,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         try:
             throttle.check(name, address)
         except AccountError as error:
-            form.add_error(None, f"{error.message} {error.next_step}")
+            form.add_error(None, error.sentence)
             status = error.status
         else:
             user = authenticate(request, username=name, password=form.cleaned_data["password"])
@@ -143,9 +143,9 @@ def token_list(request: HttpRequest) -> HttpResponse:
             )
             form = TokenForm(user)
         except BadName as error:
-            form.add_error("name", f"{error.message} {error.next_step}")
+            form.add_error("name", error.sentence)
         except AccountError as error:
-            form.add_error(None, f"{error.message} {error.next_step}")
+            form.add_error(None, error.sentence)
     return render(
         request,
         "accounts/tokens.html",
@@ -189,7 +189,7 @@ def person_new(request: HttpRequest) -> HttpResponse:
                 full_name=form.cleaned_data["full_name"],
             )
         except BadName as error:
-            form.add_error("username", f"{error.message} {error.next_step}")
+            form.add_error("username", error.sentence)
         else:
             messages.success(request, f"{user} is added.")
             return _person_page(request, user, link=_link(request, user))
@@ -225,7 +225,7 @@ def person(request: HttpRequest, key: str) -> HttpResponse:
         else:
             return _person_page(request, user, error="There is no such change.")
     except AccountError as error:
-        return _person_page(request, user, error=f"{error.message} {error.next_step}")
+        return _person_page(request, user, error=error.sentence)
     return redirect("person", user.key)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
@@ -19,17 +19,8 @@ from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.errors import ValidationError as RequestInvalid
 
-from devaipod_web.accounts.errors import AccountError
-from devaipod_web.budgets.errors import BudgetError, InvalidBudget
-from devaipod_web.forges.errors import ForgeError
-from devaipod_web.health.errors import HealthError
-from devaipod_web.llm.price_rows import InvalidPrice
-from devaipod_web.llm.providers import InvalidProvider, ProviderInUse
-from devaipod_web.llm.routes import InvalidRoute
-from devaipod_web.projects.errors import InvalidProject, ProjectError
-from devaipod_web.reviews.errors import ReviewError, TicksMissing
-from devaipod_web.runs.errors import RunError
-from devaipod_web.webhooks.errors import InvalidWebhook, WebhookError
+from devaipod_web.errors import DevaipodError, InvalidFields
+from devaipod_web.reviews.errors import TicksMissing
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +51,15 @@ TITLES = {
 CODES = {400: "bad-request", 413: "too-large", 429: "too-many-requests"}
 
 
-class Problem(Exception):
+class Problem(DevaipodError):
     """A refusal of the API's own, outside any room's tree. `more` are further members of its document."""
 
     def __init__(
         self, status: int, code: str, message: str, *, next_step: str = "", **more: Any
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, next_step=next_step)
         self.status = status
         self.code = code
-        self.message = message
-        self.next_step = next_step
         self.more = more
 
 
@@ -84,31 +73,6 @@ def invalid(errors: Sequence[tuple[str, str]], *, next_step: str = "") -> Proble
         next_step=next_step,
         errors=[{"field": field, "detail": detail} for field, detail in errors],
     )
-
-
-class _Told(Protocol):
-    code: str
-    status: int
-    message: str
-    next_step: str
-
-
-#: Roots of the error trees whose classes carry code, status, message and next_step.
-ROOTS: tuple[type[Exception], ...] = (
-    Problem,
-    RunError,
-    AccountError,
-    ProjectError,
-    ForgeError,
-    ReviewError,
-    InvalidProvider,
-    ProviderInUse,
-    InvalidRoute,
-    InvalidPrice,
-    WebhookError,
-    HealthError,
-    BudgetError,
-)
 
 
 def document(
@@ -131,9 +95,8 @@ def document(
 
 
 def install(api: NinjaAPI) -> None:
-    """Give the API one handler for each root of an error tree, and for the framework's own errors."""
-    for root in ROOTS:
-        api.add_exception_handler(root, _told)
+    """Give the API a handler for our own errors, and for the framework's."""
+    api.add_exception_handler(DevaipodError, _told)
     api.add_exception_handler(Http404, _missing)
     api.add_exception_handler(ValidationError, _invalid)
     api.add_exception_handler(HttpError, _http)
@@ -143,17 +106,9 @@ def install(api: NinjaAPI) -> None:
 
 
 def _told(request: HttpRequest, error: Any) -> HttpResponse:
-    told: _Told = error
+    told: DevaipodError = error
     more: dict[str, Any] = dict(getattr(error, "more", {}))
-    if isinstance(
-        error,
-        InvalidProject
-        | InvalidProvider
-        | InvalidRoute
-        | InvalidPrice
-        | InvalidWebhook
-        | InvalidBudget,
-    ):
+    if isinstance(error, InvalidFields):
         more["errors"] = [{"field": name, "detail": text} for name, text in error.errors.items()]
     if isinstance(error, TicksMissing):
         more["missing"] = error.missing

@@ -11,33 +11,23 @@ SettledTwice            a reservation was settled before; a mistake of the calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
+from devaipod_web.errors import DevaipodError, InvalidFields
 
-class BudgetError(Exception):
+
+class BudgetError(DevaipodError):
     """A budget could not be set, or an incident resolved. `message` is a sentence, `next_step` another."""
 
     code = "budget-error"
     status = 409
 
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
-
-class InvalidBudget(BudgetError):
+class InvalidBudget(InvalidFields, BudgetError):
     """Fields that cannot be as they were given: `errors` has a sentence for each by its name."""
 
     code = "invalid-budget"
     status = 400
-
-    def __init__(self, errors: Mapping[str, str]) -> None:
-        super().__init__(
-            " ".join(errors.values()), next_step="Change what is named and send it again."
-        )
-        self.errors = dict(errors)
 
 
 class BudgetExists(BudgetError):
@@ -52,7 +42,7 @@ class IncidentClosed(BudgetError):
     code = "incident-closed"
 
 
-class OverBudget(Exception):
+class OverBudget(DevaipodError):
     """A request has no room in a budget. 402; an incident of level hard is open when this is raised.
 
     `message` says whose budget of what is used up, `next_step` what a person can do. `budget` and `incident` are public keys,
@@ -74,9 +64,7 @@ class OverBudget(Exception):
         window: str,
         until: datetime | None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
+        super().__init__(message, next_step=next_step)
         self.budget = budget
         self.incident = incident
         self.scope = scope
@@ -85,16 +73,11 @@ class OverBudget(Exception):
         self.until = until
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(DevaipodError):
     """The ledger can neither spend from a lease nor take one (database or journal not writable). 503; nothing was sent."""
 
     code = "budgets-unavailable"
     status = 503
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
 
 class SettledTwice(RuntimeError):

@@ -98,7 +98,7 @@ def incident_resolve(request: HttpRequest, key: str) -> HttpResponse:
             )
         return _page(request, _find(key), form, status=400)
     except (BudgetError, RunError) as error:
-        words = f"{error.message} {error.next_step}".strip()
+        words = error.sentence
         return _page(request, _find(key), form, error=words, status=error.status)
     messages.success(request, _DONE[data["how"]])
     back = request.POST.get("next", "")

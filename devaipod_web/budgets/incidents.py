@@ -124,6 +124,11 @@ def close(incidents: Any, by: User | None, how: How, *, note: str = "", why: str
     return len(found)
 
 
+def close_hard_of(run: Run, by: User | None) -> int:
+    """Resolve what held a run that is stopped. As `close`."""
+    return close(run.incidents.filter(level=Level.HARD), by, How.STOPPED)
+
+
 def _open(window: BudgetWindow, run_id: int, level: Level, message: str) -> tuple[Incident, bool]:
     try:
         with transaction.atomic():

@@ -126,7 +126,7 @@ def budget_remove(request: HttpRequest, key: str) -> HttpResponse:
     try:
         services.remove(found, _me(request))
     except BudgetError as error:
-        messages.error(request, f"{error.message} {error.next_step}".strip())
+        messages.error(request, error.sentence)
         return redirect("budgets")
     messages.success(request, f"The budget “{pace.pace(found).name}” is removed.")
     return redirect("budgets")
@@ -189,7 +189,7 @@ def _told(entry: AuditEntry) -> dict[str, Any]:
 def _attach(form: BudgetForm | BudgetChangesForm, error: BudgetError, subject: str = "") -> None:
     """Put a refusal beside the field that it is about."""
     if not isinstance(error, InvalidBudget):
-        form.add_error(None, f"{error.message} {error.next_step}".strip())
+        form.add_error(None, error.sentence)
         return
     for name, text in error.errors.items():
         place = subject if name == "subject" else name

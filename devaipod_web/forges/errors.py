@@ -19,17 +19,14 @@ from __future__ import annotations
 
 import re
 
+from devaipod_web.errors import DevaipodError
 
-class ForgeError(Exception):
+
+class ForgeError(DevaipodError):
     """Something with a repository could not be done. `message` and `next_step` are sentences; both are shown."""
 
     code = "forge-error"
     status = 502
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
 
 class AddressRefused(ForgeError):

@@ -9,17 +9,14 @@ HealthError
 
 from __future__ import annotations
 
+from devaipod_web.errors import DevaipodError
 
-class HealthError(Exception):
+
+class HealthError(DevaipodError):
     """`message` is a sentence, `next_step` another; both are shown."""
 
     code = "health-error"
     status = 409
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
 
 class NoSuchService(HealthError):

@@ -37,7 +37,7 @@ def service_restart(request: HttpRequest, service: str) -> HttpResponse:
     try:
         state = restart(service, _me(request))
     except HealthError as error:
-        messages.error(request, f"{error.message} {error.next_step}".strip())
+        messages.error(request, error.sentence)
     else:
         messages.success(
             request, f"{state.title} was restarted. It is {state.health}: {state.says}"

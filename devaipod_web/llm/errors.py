@@ -17,13 +17,15 @@ ModelError
 
 from __future__ import annotations
 
+from devaipod_web.errors import DevaipodError
+
 
 def plain(text: str) -> str:
     """The same text without what a database refuses or a terminal obeys: providers and agents have their words in it."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-class ModelError(Exception):
+class ModelError(DevaipodError):
     """A model request that did not go well. `message` and `next_step` are sentences for people and for the agent.
 
     `status` is what the agent is told; agents repeat 429 and 5xx by themselves.
@@ -42,18 +44,11 @@ class ModelError(Exception):
         body: bytes = b"",
     ) -> None:
         message = plain(message)
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
+        super().__init__(message, next_step=next_step)
         self.status = status or self.status
         self.retry_after = retry_after
         #: The provider's own error, in the client's form and without its secrets; empty where the gateway speaks.
         self.body = body
-
-    @property
-    def sentence(self) -> str:
-        """What went wrong and what to do, for the agent."""
-        return f"{self.message} {self.next_step}".strip()
 
 
 class RequestRefused(ModelError):

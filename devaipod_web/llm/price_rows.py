@@ -7,6 +7,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 
 from devaipod_web.accounts.models import User
+from devaipod_web.errors import InvalidFields
 from devaipod_web.llm.models import Price
 from devaipod_web.llm.routes import MAX_PATTERN
 from devaipod_web.projects.models import Project
@@ -25,17 +26,10 @@ PARTS = {
 }
 
 
-class InvalidPrice(Exception):
+class InvalidPrice(InvalidFields):
     """Fields that cannot be as they were given: `errors` has a sentence for each by its name."""
 
     code = "invalid-price"
-    status = 400
-    next_step = "Change what is named and send it again."
-
-    def __init__(self, errors: dict[str, str]) -> None:
-        super().__init__(" ".join(errors.values()))
-        self.message = str(self)
-        self.errors = errors
 
 
 def save(

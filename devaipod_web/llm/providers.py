@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import IntegrityError, transaction
 
 from devaipod_web.accounts.models import User
+from devaipod_web.errors import DevaipodError, InvalidFields
 from devaipod_web.forges import guard
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.llm import vault, vertex
@@ -23,30 +24,21 @@ ADDRESSES = {
 }
 
 
-class InvalidProvider(Exception):
+class InvalidProvider(InvalidFields):
     """Fields that cannot be as they were given: `errors` has a sentence for each by its name."""
 
     code = "invalid-provider"
-    status = 400
-    next_step = "Change what is named and send it again."
-
-    def __init__(self, errors: dict[str, str]) -> None:
-        super().__init__(" ".join(errors.values()))
-        self.message = str(self)
-        self.errors = errors
 
 
-class ProviderInUse(Exception):
-    """Projects use the provider; the message names them."""
+class ProviderInUse(DevaipodError):
+    """Projects or routes use the provider; the message names them."""
 
     code = "provider-in-use"
-    status = 409
-    next_step = "Choose another provider in those projects and routes first."
 
-    @property
-    def message(self) -> str:
-        """The sentence."""
-        return str(self)
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message, next_step="Choose another provider in those projects and routes first."
+        )
 
 
 def save(
@@ -126,7 +118,7 @@ def _address(kind: str, base_url: str, errors: dict[str, str]) -> str:
     try:
         base_url = guard.check_url(base_url)
     except ForgeError as error:
-        errors["base_url"] = f"{error.message} {error.next_step}".strip()
+        errors["base_url"] = error.sentence
         return base_url
     if kind == ProviderKind.VERTEX and "/locations/" not in base_url:
         errors["base_url"] = (

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F, Max
 
 from devaipod_web.accounts.models import User
+from devaipod_web.errors import InvalidFields
 from devaipod_web.llm import globs
 from devaipod_web.llm.models import Provider, Route
 from devaipod_web.projects.models import Project
@@ -20,17 +21,10 @@ MAX_FALLBACKS = 5
 MAX_LIMIT = 1_000_000
 
 
-class InvalidRoute(Exception):
+class InvalidRoute(InvalidFields):
     """Fields that cannot be as they were given: `errors` has a sentence for each by its name."""
 
     code = "invalid-route"
-    status = 400
-    next_step = "Change what is named and send it again."
-
-    def __init__(self, errors: dict[str, str]) -> None:
-        super().__init__(" ".join(errors.values()))
-        self.message = str(self)
-        self.errors = errors
 
 
 def save(

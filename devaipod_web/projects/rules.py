@@ -79,7 +79,7 @@ def remote(value: Any) -> str:
     try:
         return guard.check_repository(address)
     except ForgeError as error:
-        raise ValueError(f"{error.message} {error.next_step}".strip()) from error
+        raise ValueError(error.sentence) from error
 
 
 def remote_or_empty(value: Any) -> str:

@@ -114,7 +114,7 @@ def project_archive(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         services.archive(found, _me(request))
     except ProjectError as error:
-        messages.error(request, f"{error.message} {error.next_step}")
+        messages.error(request, error.sentence)
         return redirect("project_settings", found.slug, "danger")
     messages.success(request, f"{found.name} is archived. Its runs and reviews stay.")
     return redirect("projects")

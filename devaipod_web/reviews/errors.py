@@ -11,17 +11,14 @@ ReviewError
 
 from __future__ import annotations
 
+from devaipod_web.errors import DevaipodError
 
-class ReviewError(Exception):
+
+class ReviewError(DevaipodError):
     """Something about a review could not be done. `message` and `next_step` are sentences; both are shown."""
 
     code = "review-error"
     status = 409
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
 
 class NotReviewable(ReviewError):

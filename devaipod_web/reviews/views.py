@@ -149,7 +149,7 @@ def review_patch(request: HttpRequest, key: str) -> HttpResponse:
             timeout=120,
         )
     except ForgeError as error:
-        messages.error(request, f"{error.message} {error.next_step}")
+        messages.error(request, error.sentence)
         return redirect("review", key=found.key)
     response = HttpResponse(text, content_type="text/x-diff; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{found.run.key}.patch"'

@@ -13,17 +13,14 @@ RunError
 
 from __future__ import annotations
 
+from devaipod_web.errors import DevaipodError
 
-class RunError(Exception):
+
+class RunError(DevaipodError):
     """Something about a run could not be done. `message` is a sentence, `next_step` another; both are shown."""
 
     code = "run-error"
     status = 409
-
-    def __init__(self, message: str, *, next_step: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.next_step = next_step
 
 
 class IllegalTransition(RunError):

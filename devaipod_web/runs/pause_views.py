@@ -38,7 +38,7 @@ def _do(request: HttpRequest, work: Callable[[], None], done: str) -> None:
     try:
         work()
     except RunError as error:
-        messages.error(request, f"{error.message} {error.next_step}".strip())
+        messages.error(request, error.sentence)
     else:
         messages.success(request, done)
 

@@ -165,7 +165,7 @@ def _launch(request: HttpRequest, form: LaunchForm) -> Run | None:
             idempotency_key=data["idempotency_key"] or None,
         )
     except RunError as error:
-        form.add_error(None, f"{error.message} {error.next_step}".strip())
+        form.add_error(None, error.sentence)
         return None
 
 
@@ -331,7 +331,7 @@ def run_stop(request: HttpRequest, key: str) -> HttpResponse:
     try:
         stop(found, _person(request), reason=request.POST.get("reason", "")[:300])
     except RunError as error:
-        messages.error(request, f"{error.message} {error.next_step}".strip())
+        messages.error(request, error.sentence)
     else:
         messages.success(request, f"“{found.title}” is stopped. What it has done is staged.")
     return redirect(_back(request) or reverse("run", args=[key]))
@@ -344,7 +344,7 @@ def run_cancel_turn(request: HttpRequest, key: str) -> HttpResponse:
     try:
         cancel_turn(found, _person(request))
     except RunError as error:
-        messages.error(request, f"{error.message} {error.next_step}".strip())
+        messages.error(request, error.sentence)
     else:
         messages.success(
             request, "The turn is being cancelled; the run waits for your next prompt."

@@ -69,7 +69,7 @@ class Poster:
         except vault.CannotUnseal:
             return outcome(error="The secret cannot be read with the present encryption key.")
         except ForgeError as error:
-            return outcome(error=f"{error.message} {error.next_step}".strip())
+            return outcome(error=error.sentence)
         except TimeoutError:
             return outcome(error=f"No answer came within {TIMEOUT_SECONDS:.0f} seconds.")
         except (aiohttp.ClientError, OSError, ValueError) as error:

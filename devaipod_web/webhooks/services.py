@@ -167,7 +167,7 @@ def _checked(*, name: str, url: str, events: Sequence[str]) -> dict[str, Any]:
     try:
         url = guard.check_webhook(url)
     except ForgeError as error:
-        errors["url"] = f"{error.message} {error.next_step}".strip()
+        errors["url"] = error.sentence
     chosen = [str(kind) for kind in SUBSCRIBABLE if kind in events]
     unknown = [event for event in events if event not in SUBSCRIBABLE]
     if unknown:

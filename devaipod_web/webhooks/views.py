@@ -121,7 +121,7 @@ def webhook_test(request: HttpRequest, key: str) -> HttpResponse:
     try:
         made = services.test(row, _me(request))
     except WebhookDisabled as error:
-        messages.error(request, f"{error.message} {error.next_step}")
+        messages.error(request, error.sentence)
         return redirect("webhook", row.key)
     return redirect("delivery", row.key, made.key)
 
@@ -156,7 +156,7 @@ def delivery_redeliver(request: HttpRequest, key: str, delivery: str) -> HttpRes
         services.redeliver(row, _me(request))
         messages.success(request, "It is sent again.")
     except WebhookDisabled as error:
-        messages.error(request, f"{error.message} {error.next_step}")
+        messages.error(request, error.sentence)
     return redirect("delivery", key, delivery)
 
 

@@ -19,6 +19,7 @@ from devaipod_web.runs.models import Run, RunPod, Turn
 from devaipod_web.runs.services.commands import pending
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.pause import pause_by_hand, resume
+from devaipod_web.runs.services.stop import stop
 from devaipod_web.webhooks.models import Delivery, Webhook
 from tests.budgets.conftest import budget
 from tests.pages.conftest import begun
@@ -145,6 +146,32 @@ def test_by_hand_it_goes_on_only_after_somebody_decided(manager, operator, worki
 def test_stopping_by_the_incident_stops_a_paused_run(manager, working):
     services.resolve(hit(made(manager), working), manager, "stop")
     assert now_of(working).state == "stopped"
+
+
+def test_stopping_the_run_itself_resolves_what_held_it_and_leaves_warnings(manager, working):
+    hit(made(manager), working)
+    soft = made(manager, metric="requests", limit=4)
+    window = leases.window_of(soft, timezone.now())
+    BudgetWindow.objects.filter(pk=window.pk).update(spent=4)
+    incidents.warn({window.pk: working.run.pk})
+    stop(working.run, manager)
+    assert set(Incident.objects.values_list("level", "state", "how")) == {
+        ("hard", "resolved", "stopped"),
+        ("soft", "open", ""),
+    }
+
+
+@pytest.mark.parametrize("way", ["disabled", "removed"])
+def test_a_budget_out_of_force_holds_no_run(manager, working, way):
+    row = made(manager)
+    hit(row, working)
+    if way == "disabled":
+        services.update(row, manager, {"enabled": False})
+    else:
+        services.remove(row, manager)
+    assert now_of(working).state == "running"
+    assert "Mona " in said_to(working)[0] and "of the installation." in said_to(working)[0]
+    assert Incident.objects.get().how == "dismissed"
 
 
 def test_the_next_day_lets_it_go_on(manager, working):

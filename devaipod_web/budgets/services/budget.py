@@ -12,7 +12,7 @@ from django.utils import timezone
 from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.budgets import leases
 from devaipod_web.budgets.errors import BudgetError, BudgetExists, InvalidBudget
-from devaipod_web.budgets.incidents import close, raised
+from devaipod_web.budgets.incidents import close, raised, whose
 from devaipod_web.budgets.limits import amount
 from devaipod_web.budgets.models import SUBJECTS, Budget, BudgetWindow, How, Metric, Scope, Window
 from devaipod_web.projects.models import Project
@@ -73,6 +73,8 @@ def create(
 def update(budget: Budget, by: User, changes: Mapping[str, Any]) -> list[str]:
     """Change `limit`, `soft_percent`, `enabled` or `note`, and return the names of those that differ from before.
 
+    One that is no longer enabled has its open incidents dismissed, and the runs that it held go on.
+
     A limit below what is spent is allowed: nothing more goes out. One that gives room again resolves the budget's open incidents, and
     the runs that these paused go on. Raises InvalidBudget.
     """
@@ -92,7 +94,10 @@ def update(budget: Budget, by: User, changes: Mapping[str, Any]) -> list[str]:
             for name in changed:
                 setattr(budget, name, clean[name])
             save(budget, *changed)
-            if "limit" in changed and _has_room(budget):
+            if "enabled" in changed and not budget.enabled:
+                why = f"{by} took the budget of {whose(budget)} out of force."
+                close(budget.incidents, by, How.DISMISSED, why=why)
+            elif "limit" in changed and _has_room(budget):
                 close(budget.incidents, by, How.RAISED, why=raised(budget, by))
             after = _plain(budget)
             _audit(
@@ -105,7 +110,7 @@ def update(budget: Budget, by: User, changes: Mapping[str, Any]) -> list[str]:
 
 
 def remove(budget: Budget, by: User) -> None:
-    """Take a budget out of force; what it counted and its incidents stay. Its open incidents are dismissed."""
+    """Take a budget out of force; what it counted and its incidents stay. Open ones are dismissed, and the runs that it held go on."""
     from devaipod_web.budgets.services.incident import dismiss_all
 
     with transaction.atomic():

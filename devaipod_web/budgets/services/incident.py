@@ -6,7 +6,7 @@ from django.db import transaction
 
 from devaipod_web.accounts.models import User
 from devaipod_web.budgets.errors import IncidentClosed
-from devaipod_web.budgets.incidents import close
+from devaipod_web.budgets.incidents import close, whose
 from devaipod_web.budgets.models import Budget, How, Incident
 from devaipod_web.reviews import audit
 from devaipod_web.runs.services.stop import stop
@@ -29,8 +29,9 @@ def stop_run(incident: Incident, by: User, *, note: str = "") -> None:
 
 
 def dismiss_all(budget: Budget, by: User) -> None:
-    """Close all open incidents of a budget that is removed. In a transaction."""
-    close(budget.incidents, by, How.DISMISSED, note="The budget was removed.")
+    """Close all open incidents of a budget that is removed; the runs that it held go on. In a transaction."""
+    why = f"{by} removed the budget of {whose(budget)}."
+    close(budget.incidents, by, How.DISMISSED, note="The budget was removed.", why=why)
 
 
 def _close_one(incident: Incident, by: User, how: How, note: str) -> None:

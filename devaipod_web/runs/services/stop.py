@@ -30,9 +30,12 @@ from pods.sidecar.protocol import CommandKind
 def stop(run: Run, by: User | None, *, reason: str = "") -> None:
     """Stop a run: it is `stopped` at once; its pod stages the work that is there and then goes.
 
-    Prompts that wait are withdrawn, except a first task that no agent has seen (a later prompt brings it along). Raises
-    NotNow when the run has ended already.
+    Prompts that wait are withdrawn, except a first task that no agent has seen (a later prompt brings it along), and incidents that
+    held it are resolved. Raises NotNow when the run has ended already.
     """
+    # Not above: closing incidents lets runs go on, which needs this module.
+    from devaipod_web.budgets import incidents
+
     words = f"Stopped by {by}." if by else "Stopped."
     if reason:
         words = f"{words} {reason.strip()[:500]}"
@@ -45,6 +48,7 @@ def stop(run: Run, by: User | None, *, reason: str = "") -> None:
                 else f"The run has ended already: {State(run.state).label}."
             )
         end(run, State.STOPPED, reason=words)
+        incidents.close_hard_of(run, by)
         _withdraw_prompts(run, words)
 
 

@@ -166,6 +166,12 @@ TOKEN_MAX_DAYS = _number("DEVAIPOD_TOKEN_MAX_DAYS", 366)
 MAX_RUNS = _number("DEVAIPOD_MAX_RUNS", os.cpu_count() or 1)
 #: How long a pod stays after its run has succeeded, for a quick follow-up.
 KEEP_WARM = timedelta(seconds=_number("DEVAIPOD_KEEP_WARM_SECONDS", 600))
+#: How long the pod of a paused run stays, so that it goes on at once; after it a resumption takes a new one.
+PAUSED_KEEP_WARM = timedelta(seconds=_number("DEVAIPOD_PAUSED_KEEP_WARM_SECONDS", 1800))
+#: An agent that makes the same tool call with the same result so often in a row is paused (a cycle of up to four calls: half as
+#: often), and one with so many turns in a row that the same words asked for and that changed nothing. 0: never.
+LOOP_CALLS = _number("DEVAIPOD_LOOP_CALLS", 20)
+LOOP_TURNS = _number("DEVAIPOD_LOOP_TURNS", 5)
 #: A permission request that nobody answers is refused after this time.
 PERMISSION_TIMEOUT = timedelta(seconds=_number("DEVAIPOD_PERMISSION_TIMEOUT_SECONDS", 1800))
 #: Wall time of a run unless its project or the launch says less.

@@ -129,6 +129,11 @@ def timed_out(wall_seconds: int) -> Finding:
     )
 
 
+def repeats_itself(sentence: str) -> Finding:
+    """An agent that does the same again and again; the sentence says what."""
+    return finding("loop", sentence)
+
+
 def clone_failed(message: str, output: str, next_step: str) -> Finding:
     """The sidecar could not make the workspace. All three are its own words."""
     said = f" ({output})" if output else ""

@@ -140,6 +140,11 @@ CODES: Mapping[str, Code] = {
     "stuck": Code(
         Severity.WARNING, "Look at the transcript and the logs; cancel the turn if it does not end."
     ),
+    "loop": Code(
+        Severity.ERROR,
+        "Look at the transcript, then resume the run with words that lead it out of the loop, or stop it.",
+        AGENT,
+    ),
     "permission-waiting": Code(Severity.INFO, "Answer it on the run's page."),
     # the model
     "provider-refused-key": Code(

@@ -24,6 +24,7 @@ INTEGRATION = (
     "gateway/test_sidecar_socket.py",
     "host/test_doctor.py",
     "llm/test_faults.py",
+    "llm/test_paused.py",
     "llm/test_proxy.py",
     "llm/test_routes.py",
     "llm/test_vertex.py",

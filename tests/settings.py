@@ -21,6 +21,9 @@ if not os.environ.get("DEVAIPOD_TEST_HOME") or worker != os.environ["DEVAIPOD_TE
 os.environ["DEVAIPOD_HOME"] = os.environ["DEVAIPOD_TEST_HOME"]
 for name in ("DATABASE_URL", "REDIS_URL", "DEVAIPOD_TOKEN", "DEVAIPOD_URL"):
     os.environ.pop(name, None)
+# Of the session that tests/runs/test_pause_postgresql.py starts: the same tests on another database.
+if os.environ.get("DEVAIPOD_TEST_DATABASE_URL"):
+    os.environ["DATABASE_URL"] = os.environ["DEVAIPOD_TEST_DATABASE_URL"]
 
 from devaipod_web.settings import *  # noqa: E402, F403
 

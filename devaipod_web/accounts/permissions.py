@@ -33,7 +33,7 @@ class Permission(StrEnum):
     PUBLIC = "public"  # anyone, signed in or not
     SELF = "self"  # anyone signed in, about themselves
     VIEW = "view"
-    LAUNCH = "launch"  # launch, prompt, answer, stop
+    LAUNCH = "launch"  # launch, prompt, answer, pause, resume, stop
     ATTACH = "attach"  # a terminal in a pod's agent container
     REVIEW = "review"  # comment, reject, promote
     MANAGE = "manage"  # projects, providers, people, tokens of others
@@ -81,6 +81,9 @@ ROUTES: dict[str, Permission] = {
     "run_prompt": Permission.LAUNCH,
     "run_stop": Permission.LAUNCH,
     "run_cancel_turn": Permission.LAUNCH,
+    "run_pause": Permission.LAUNCH,
+    "run_resume": Permission.LAUNCH,
+    "run_incident": Permission.MANAGE,
     "permission_answer": Permission.LAUNCH,
     "reviews": Permission.VIEW,
     "reviews_live": Permission.VIEW,
@@ -180,6 +183,8 @@ ROUTES: dict[str, Permission] = {
     "api:run_permission": Permission.LAUNCH,
     "api:run_stop": Permission.LAUNCH,
     "api:run_cancel_turn": Permission.LAUNCH,
+    "api:run_pause": Permission.LAUNCH,
+    "api:run_resume": Permission.LAUNCH,
     "api:run_input": Permission.LAUNCH,
     "api:run_labels": Permission.LAUNCH,
     "api:run_events": Permission.VIEW,
@@ -280,6 +285,8 @@ REACH: dict[str, Reach] = {
     "api:run_permission": Reach.RUN,
     "api:run_stop": Reach.RUN,
     "api:run_cancel_turn": Reach.RUN,
+    "api:run_pause": Reach.RUN,
+    "api:run_resume": Reach.RUN,
     "api:run_events": Reach.RUN,
     "api:run_diagnostics": Reach.RUN,
     "api:pod_diagnostics": Reach.POD,

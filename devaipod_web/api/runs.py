@@ -31,9 +31,11 @@ from devaipod_web.api.schemas.runs import (
     InputOut,
     LabelsIn,
     LabelsOut,
+    PauseIn,
     PermissionOut,
     PodIn,
     PromptIn,
+    ResumeIn,
     RunBrief,
     RunIn,
     RunOut,
@@ -49,6 +51,7 @@ from devaipod_web.runs.services.command import Command
 from devaipod_web.runs.services.delete import delete
 from devaipod_web.runs.services.input import send_input
 from devaipod_web.runs.services.launch import launch
+from devaipod_web.runs.services.pause import pause_by_hand, resume
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.stop import cancel_turn, stop
 from devaipod_web.runs.states import ENDED, State
@@ -285,11 +288,12 @@ def run_diagnostics(request: HttpRequest, key: str, which: Query[OfAttempt]) -> 
     operation_id="run_prompt",
     response={202: TurnOut},
     once=True,
+    problems=(409,),
 )
 def run_prompt(request: HttpRequest, key: str, body: PromptIn) -> Any:
     """Say something more to the run's agent.
 
-    An ended run goes on: in its warm pod, or queued for a new one.
+    An ended run goes on: in its warm pod, or queued for a new one. A paused one takes no prompt (409): resume it with the text.
     """
     turn: Turn = prompt(find(key), caller(request), body.text)
     return Status(202, turn)
@@ -339,6 +343,37 @@ def run_cancel_turn(request: HttpRequest, key: str) -> Run:
     """
     cancel_turn(find(key), caller(request))
     return find(key)
+
+
+@operation(
+    router, "POST", "/{key}/pause", operation_id="run_pause", response=RunOut, problems=(409,)
+)
+def run_pause(request: HttpRequest, key: str, body: PauseIn | None = None) -> Run:
+    """Pause a run.
+
+    Its turn is cancelled and staged, its model is closed to it and its wall time stands still until it is resumed.
+    """
+    pause_by_hand(find(key), caller(request), reason=body.reason if body is not None else "")
+    return find(key)
+
+
+@operation(
+    router,
+    "POST",
+    "/{key}/resume",
+    operation_id="run_resume",
+    response={202: RunOut},
+    once=True,
+    problems=(409, 503),
+)
+def run_resume(request: HttpRequest, key: str, body: ResumeIn | None = None) -> Any:
+    """Let a paused run go on.
+
+    In the same session; when its pod is gone it is queued for a new one. While an incident of a budget holds it, it is refused (409):
+    resolve that.
+    """
+    resume(find(key), caller(request), text=body.text if body is not None else "")
+    return Status(202, find(key))
 
 
 @operation(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from devaipod_web.accounts.models import User
 from devaipod_web.budgets.models import (
     Budget,
     BudgetWindow,
@@ -25,6 +27,11 @@ from devaipod_web.budgets.models import (
 )
 from devaipod_web.runs import events
 from devaipod_web.runs.models import Run
+from devaipod_web.runs.services.pause import pause, resume_freed
+from devaipod_web.runs.states import Cause
+
+#: What can be done about a budget that is used up.
+DECIDE = "A manager can raise the budget, extend it once, or stop the run."
 
 _WHEN = {
     Window.DAY: " today",
@@ -36,7 +43,7 @@ _WHEN = {
 def open_hard(window_id: int, run_id: int, need: int) -> tuple[Incident, BudgetWindow, bool]:
     """The open incident of a run that was refused `need` units by a window; True when it is new.
 
-    Must run in a transaction. It closes the soft one of the same window, which says less.
+    Must run in a transaction, in which the run is paused. It closes the soft one of the same window, which says less.
     """
     window = BudgetWindow.objects.select_related(
         "budget__project", "budget__person", "budget__token", "budget__run"
@@ -46,6 +53,8 @@ def open_hard(window_id: int, run_id: int, need: int) -> tuple[Incident, BudgetW
         Incident.objects.filter(
             window=window, level=Level.SOFT, run_id=run_id, state=IncidentState.OPEN
         ).delete()
+    run = Run.objects.select_for_update().get(pk=run_id)
+    pause(run, Cause.BUDGET, reason=incident.message, next_step=DECIDE, code="budget-used-up")
     return incident, window, is_new
 
 
@@ -88,10 +97,31 @@ def warn(charged: Mapping[int, int]) -> None:
 
 
 def close_ended(now: datetime) -> int:
-    """Resolve the open incidents whose window has ended: the next one has room again. Returns how many."""
-    return Incident.objects.filter(state=IncidentState.OPEN, window__end__lte=now).update(
-        state=IncidentState.RESOLVED, how=How.WINDOW_ENDED, resolved_at=now
+    """Resolve the open incidents whose window has ended, and let the runs go on that they paused. Returns how many there were.
+
+    Must run in a transaction.
+    """
+    ended = Incident.objects.filter(state=IncidentState.OPEN, window__end__lte=now)
+    return close(ended, None, How.WINDOW_ENDED, why="The budget's next day or month has begun.")
+
+
+def close(incidents: Any, by: User | None, how: How, *, note: str = "", why: str = "") -> int:
+    """Resolve those of these incidents that are open, and return how many. With `why` (a sentence) the runs that they paused go on.
+
+    Must run in a transaction, whose audit entry is the caller's.
+    """
+    now_open = incidents.filter(state=IncidentState.OPEN).select_for_update(of=("self",))
+    found = list(now_open.values_list("pk", "run_id", "level"))
+    Incident.objects.filter(pk__in=[pk for pk, _, _ in found]).update(
+        state=IncidentState.RESOLVED,
+        resolved_by=by,
+        resolved_at=timezone.now(),
+        how=how,
+        note=note[:300],
     )
+    if why:
+        resume_freed({run_id for _, run_id, level in found if level == Level.HARD}, by, why=why)
+    return len(found)
 
 
 def _open(window: BudgetWindow, run_id: int, level: Level, message: str) -> tuple[Incident, bool]:
@@ -142,6 +172,17 @@ def worded(metric: str, amount: int) -> str:
     if metric == Metric.USD:
         return f"${value:,.4f}" if 0 < abs(value) < 1 and value * 100 % 1 else f"${value:,.2f}"
     return f"{amount:,} {metric if amount != 1 else metric[:-1]}"
+
+
+def raised(budget: Budget, by: User | None) -> str:
+    """What page and agent are told of a limit that was raised."""
+    limit = worded(budget.metric, budget.limit)
+    return f"{by or 'Somebody'} raised the budget of {whose(budget)} to {limit}."
+
+
+def extended(budget: Budget, by: User | None, added: int) -> str:
+    """What they are told of a window that got more."""
+    return f"{by or 'Somebody'} extended the budget of {whose(budget)} once by {worded(budget.metric, added)}."
 
 
 def _used_up(window: BudgetWindow, need: int) -> str:

@@ -135,8 +135,9 @@ class Ledger:
             deadline = deadline or time.monotonic() + PATIENCE_SECONDS
             change = self._change
             looked = self._look(payer, need)
-            if looked is None:
-                looked = await shielded(self._lease(payer, need))
+            if looked is None or looked.hopeless:
+                # Nobody is refused by what was seen a moment ago: somebody may just have given room.
+                looked = await shielded(self._lease(payer, need, anew=looked is not None))
             if looked.lacks is None:
                 continue
             left = deadline - time.monotonic()
@@ -239,7 +240,7 @@ class Ledger:
         log.warning("budgets.refused", budget=budget.key, incident=incident.key, is_new=is_new)
         return OverBudget(
             incident.message,
-            next_step="A manager can raise the budget, extend it once, or stop the run.",
+            next_step=incidents.DECIDE,
             budget=budget.key,
             incident=incident.key,
             scope=budget.scope,
@@ -264,18 +265,23 @@ class Ledger:
         hopeless = self._book.hopeless(binding, need)
         return _Looked(hopeless or self._book.tightest(binding, need), hopeless is not None)
 
-    async def _lease(self, payer: Payer, need: tuple[int, int, int]) -> _Looked:
-        """Get what `need` lacks from the database, unless another request has got enough meanwhile."""
+    async def _lease(
+        self, payer: Payer, need: tuple[int, int, int], *, anew: bool = False
+    ) -> _Looked:
+        """Get what `need` lacks from the database, unless another request has got enough meanwhile.
+
+        With `anew` it is asked although it had no room a moment ago.
+        """
         async with self._door:
             try:
-                return await self._lease_inside(payer, need)
+                return await self._lease_inside(payer, need, anew)
             except leases.Reaped:
                 self._begin_again()
                 return _Looked()
             except DatabaseError as error:
                 raise _unavailable("The budgets' database does not answer", error) from error
 
-    async def _lease_inside(self, payer: Payer, need: tuple[int, int, int]) -> _Looked:
+    async def _lease_inside(self, payer: Payer, need: tuple[int, int, int], anew: bool) -> _Looked:
         await self._begin()
         now = self._clock()
         binding = self._book.find(payer, now)
@@ -284,7 +290,7 @@ class Ledger:
             binding = self._book.bind(payer, await db.write(leases.bind, payer, at), now)
         asks = self._book.asks(binding, need)
         in_time = time.monotonic() < self._fence
-        if in_time and (not asks or self._book.in_vain(asks, now)):
+        if in_time and (not asks or (not anew and self._book.in_vain(asks, now))):
             return self._looked(binding, need) if asks else _Looked()
         taken = await db.write(leases.take, self._process_id, asks)
         self._fence = time.monotonic() + FENCE_SECONDS

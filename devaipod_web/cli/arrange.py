@@ -12,7 +12,7 @@ from devaipod_web.cli.client import CliError
 
 #: Panels of `devaipod --help`, in their order there.
 PANELS: dict[str, tuple[str, ...]] = {
-    "Runs": ("run", "ps", "show", "logs", "events", "attach", "prompt", "answer", "stop", "rm", "debug", "pod"),
+    "Runs": ("run", "ps", "show", "logs", "events", "attach", "prompt", "answer", "pause", "resume", "stop", "rm", "debug", "pod"),
     "Reviews": ("review", "diff", "promote", "reject"),
     "Projects, providers, tokens, webhooks": ("project", "provider", "token", "webhook"),
     "Spend": ("usage", "budget", "incident"),
@@ -68,6 +68,8 @@ HELP: dict[str, Help] = {
     "events": Help(("devaipod events RUN", "devaipod events RUN --follow --after 120 --json")),
     "prompt": Help(('devaipod prompt RUN "Also update the docs"', "devaipod prompt RUN - < more.md"), _FOLLOWED),
     "answer": Help(("devaipod answer RUN REQUEST once   # `devaipod show RUN` prints these lines",)),
+    "pause": Help(('devaipod pause RUN --reason "let me look first"',)),
+    "resume": Help(("devaipod resume RUN", 'devaipod resume RUN --text "Use the other table"', "devaipod resume RUN --detach"), _FOLLOWED),
     "stop": Help(('devaipod stop RUN --reason "wrong branch"',)),
     "rm": Help(("devaipod rm RUN", "devaipod ps --state failed --json | jq -r '.[].key' | xargs devaipod rm --yes")),
     "attach": Help(("devaipod attach RUN", "devaipod attach RUN -- git status", "devaipod attach RUN -- cat notes.md > notes.md"),

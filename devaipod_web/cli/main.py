@@ -69,6 +69,8 @@ for verb in (
     attach.attach,
     runs.prompt,
     runs.answer,
+    runs.pause,
+    runs.resume,
     runs.stop,
     runs.rm,
     reviews.diff,

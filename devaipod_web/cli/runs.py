@@ -104,12 +104,19 @@ def ps(
                 output.since(row["created_at"]),
                 output.money(row["cost"]),
                 f"+{row['additions']} −{row['deletions']}" if row["changed_files"] else "—",
-                clean(row["waits_for"] or row["last_line"] or row["reason"])[:60],
+                clean(_last(row))[:60],
             ]
             for row in rows
         ],
         empty="No run is at work." if not everything else "There are no runs yet.",
     )
+
+
+def _last(row: dict[str, Any]) -> str:
+    """What a run waits for or did last; of one that stands still why."""
+    if row["state"] == "paused":
+        return str(row["reason"])
+    return str(row["waits_for"] or row["last_line"] or row["reason"])
 
 
 def show(key: RunKey, as_json: AsJson = False) -> None:
@@ -124,6 +131,7 @@ def show(key: RunKey, as_json: AsJson = False) -> None:
         ("reason", found["reason"]),
         ("next step", found["next_step"]),
         ("waits for", found["waits_for"]),
+        ("incident", found["incident"]),
         ("place in the queue", found["queue_place"]),
         ("project", found["project"]),
         ("owner", found["owner"]),
@@ -304,6 +312,33 @@ def answer(
         "POST", f"/runs/{segment(key)}/permission", {"request": request, "option_id": option}
     )
     say(f"{found['state'].capitalize()}: {clean(found['title'])}")
+
+
+def pause(
+    key: RunKey,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Pause a run: its turn is cancelled and staged, its model is closed to it, its time stands still."""
+    found = Client().send("POST", f"/runs/{segment(key)}/pause", {"reason": reason})
+    say(f"{output.state(found['state'])}  {clean(found['title'])}")
+
+
+def resume(
+    key: RunKey,
+    text: Annotated[
+        str, typer.Option("--text", help="Its next prompt, - reads standard input; else to go on.")
+    ] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not follow.")] = False,
+) -> None:
+    """Let a paused run go on, in the same session, and follow it."""
+    client = Client()
+    before = client.get(f"/runs/{segment(key)}")["last_seq"]
+    words = sys.stdin.read() if text == "-" else text
+    found = client.send("POST", f"/runs/{segment(key)}/resume", {"text": words})
+    if detach:
+        say(f"{output.state(found['state'])}  {clean(found['title'])}")
+        return
+    raise typer.Exit(follow.run(key, after=before))
 
 
 def stop(

@@ -53,6 +53,10 @@ class Fresh(Generic[K, V]):
             if now - entry.read_at < MAX_AGE_SECONDS:
                 entry.used_at = now
                 return entry.value
+        return await self.anew(key)
+
+    async def anew(self, key: K) -> V | None:
+        """The value as it is now: read after this call, or by a reading that others wait for already. Raises what the reading raised."""
         task = self._reading.get(key)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
             task = asyncio.create_task(self._first(key), name=f"fresh-{self._name}")

@@ -15,6 +15,7 @@ Lines `demo: …` in the task steer it, for tests and for showing what a page lo
     demo: log N          print N lines into the agent container's log
     demo: run COMMAND    run COMMAND in the agent's shell
     demo: write PATH     write the note there instead of under notes/
+    demo: loop [N]       make the same call N times, or for ever, as an agent does that has lost its way
     demo: say TEXT       say TEXT
     demo: no-edit        change nothing
     demo: no-commit      leave the change uncommitted (the sidecar stages it)
@@ -25,6 +26,7 @@ Lines `demo: …` in the task steer it, for tests and for showing what a page lo
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Generator, Sequence
@@ -204,12 +206,22 @@ def _look(scene: _Scene, tools: Sequence[Tool], intro: str) -> Generator[Step, R
 
 def _directives(task: Task, tools: Sequence[Tool]) -> Generator[Step, Result, None]:
     for name, value in task.directives:
+        if name == "loop":
+            yield from _loop(value, tools)
         command = _command(name, value)
         if command is None:
             continue
         call = demo_tools.shell_call(tools, command, f"demo: {name}")
         if call:
             yield Step(f"The task asks the demo for `{f'{name} {value}'.strip()}`.", *call)
+
+
+def _loop(value: str, tools: Sequence[Tool]) -> Generator[Step, Result, None]:
+    call = demo_tools.shell_call(tools, "git status --short --branch", "demo: loop")
+    rounds = itertools.repeat(None, int(value)) if value.isdigit() else itertools.repeat(None)
+    for _ in rounds if call else ():
+        assert call is not None
+        yield Step("Let me look once more.", *call)
 
 
 def _command(name: str, value: str) -> str | None:

@@ -2,6 +2,7 @@
 
 ModelError
 ├── RequestRefused      the gateway does not pass the request: too large, not JSON, reaches further than the model
+├── RunPaused           the run is paused: it may ask nothing until somebody resumes it
 ├── BudgetsUnavailable  the ledger can write nothing down, so nothing may be spent
 ├── PriceUnknown        nobody has said what the model costs, and no ceiling applies
 ├── NotConfigured       the run has no model, or its provider's credential cannot be read
@@ -54,6 +55,13 @@ class RequestRefused(ModelError):
 
     code = "request-refused"
     status = 400
+
+
+class RunPaused(ModelError):
+    """The run stands still; repeating the request will not help. 403, which agents do not repeat as they do 429."""
+
+    code = "run-paused"
+    status = 403
 
 
 class BudgetsUnavailable(ModelError):

@@ -22,6 +22,7 @@ from devaipod_web.llm.errors import (
     ModelError,
     PriceUnknown,
     RequestRefused,
+    RunPaused,
 )
 from devaipod_web.llm.exchange import Exchange, Offer
 from devaipod_web.llm.forms import FORMS, Action, Asked, Body, Door, Form, NotPlain
@@ -77,6 +78,8 @@ async def _begin(form: Form, door: Door, caller: Caller, request: Request) -> Ex
     asked = form.asked(door, match, request.query, body)
     notes = form.restrict(body)
     run = await snapshot.of(caller.run_id)
+    if run.paused:
+        run = await _resumed(caller.run_id)
     offers = _offers(run, form, asked)
     if notes:
         telling.later(_note(caller, notes))
@@ -98,6 +101,17 @@ async def _begin(form: Form, door: Door, caller: Caller, request: Request) -> Ex
         reservation=reservation,
         headers=request.headers,
     )
+
+
+async def _resumed(run_id: int) -> RunView:
+    """The view of a run that was paused when it was last looked at. Raises `RunPaused` when it still is."""
+    run = await snapshot.of_resumed(run_id)
+    if run.paused:
+        raise RunPaused(
+            f"The run is paused and may ask its model nothing. {run.paused}",
+            next_step="It can go on when somebody resumes it.",
+        )
+    return run
 
 
 async def _body(caller: Caller, request: Request) -> Body:

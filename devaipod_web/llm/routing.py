@@ -96,6 +96,8 @@ class RunView:
     providers: Mapping[str, Upstream]
     routes: tuple[RouteView, ...]
     overrides: tuple[Override, ...]
+    #: Why the run is paused, in a sentence; empty while it may ask.
+    paused: str = ""
     #: What was worked out from this view, by whoever did.
     memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 

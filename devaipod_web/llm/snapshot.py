@@ -13,6 +13,7 @@ from devaipod_web.llm.models import Price, Provider, Route
 from devaipod_web.llm.prices import Override, in_order
 from devaipod_web.llm.routing import RouteView, RunView, Upstream
 from devaipod_web.runs.models import Run
+from devaipod_web.runs.states import State
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class _Tables:
 async def of(run_id: int) -> RunView:
     """The view of a run, at most `fresh.MAX_AGE_SECONDS` old. Raises `NotConfigured` when its row is gone."""
     view = await _fresh.get(run_id)
+    if view is None:
+        raise NotConfigured("The run was removed.")
+    return view
+
+
+async def of_resumed(run_id: int) -> RunView:
+    """As `of`, but read now: a run that was paused a moment ago may have been resumed, and its agent asks at once."""
+    view = await _fresh.anew(run_id)
     if view is None:
         raise NotConfigured("The run was removed.")
     return view
@@ -48,7 +57,8 @@ def read_all(run_ids: Collection[int]) -> dict[int, RunView]:
     }
     # Columns and not rows: a run's task may be long.
     rows = Run.objects.filter(pk__in=run_ids).values_list(
-        *("pk", "project_id", "owner_id", "token_id", "model", "project__model", "provider__key")
+        *("pk", "project_id", "owner_id", "token_id", "model", "project__model", "provider__key"),
+        *("state", "reason"),
     )
     return {
         run_id: RunView(
@@ -62,8 +72,9 @@ def read_all(run_ids: Collection[int]) -> dict[int, RunView]:
             providers=tables.providers,
             routes=tables.routes,
             overrides=overrides.get(project_id, overrides[None]),
+            paused=(reason or "Somebody paused it.") if state == State.PAUSED else "",
         )
-        for run_id, project_id, person_id, token_id, model, project_model, provider in rows
+        for run_id, project_id, person_id, token_id, model, project_model, provider, state, reason in rows
         # One that was added after the tables were read is there at the next reading.
         if provider is None or provider in tables.providers
     }

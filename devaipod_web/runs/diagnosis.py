@@ -133,7 +133,8 @@ def facts_of_pod(pod_id: int) -> Facts:
 def facts_of(run: Run, pod: RunPod | None, *, error: BackendError | None = None) -> Facts:
     """What is known of a run beside its pod. Blocking."""
     is_last = pod is None or pod.attempt == run.attempts
-    is_active = run.state not in ENDED and is_last and (pod is None or pod.ended_at is None)
+    is_over = run.state in ENDED or (_let_go_at(run) is not None and pod is not None)
+    is_active = is_last and not is_over and (pod is None or pod.ended_at is None)
     profile = PROFILES.get(run.agent)
     return Facts(
         now=timezone.now(),
@@ -149,18 +150,27 @@ def facts_of(run: Run, pod: RunPod | None, *, error: BackendError | None = None)
         waits_for=run.waits_for or "the agent",
         questions=_questions(run) if is_active and run.state == State.WAITING else (),
         backend_error=error,
-        noted=_standing(run) if is_active else (),
+        noted=_standing(run) if is_active and run.state != State.PAUSED else (),
     )
 
 
 def _over_at(run: Run, pod: RunPod | None, *, is_last: bool) -> datetime | None:
     """When the pod was no longer needed: with its run, or when it was given up."""
-    ends = [run.ended_at if is_last and run.state in ENDED else None, pod.ended_at if pod else None]
+    of_run = run.ended_at if run.state in ENDED else _let_go_at(run)
+    ends = [of_run if is_last else None, pod.ended_at if pod else None]
     return min((at for at in ends if at is not None), default=None)
 
 
+def _let_go_at(run: Run) -> datetime | None:
+    """When the pod of a paused run was kept no longer; None while it is, and for every other run."""
+    until = run.keep_warm_until
+    return until if run.state == State.PAUSED and until and until <= timezone.now() else None
+
+
 def _own_word(run: Run) -> Finding | None:
-    """What an ended run says about its end; None when it ended as it should."""
+    """What an ended run says about its end, and a paused one about its pause; None when it ended as it should, or a person paused it."""
+    if run.state == State.PAUSED and run.finding_code in CODES:
+        return finding(run.finding_code, run.reason, next_step=run.next_step)
     if run.state not in ENDED or not run.reason:
         return None
     code = run.finding_code

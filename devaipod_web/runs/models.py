@@ -7,7 +7,7 @@ from django.db import models
 
 from devaipod_web.fields import KeyField
 from devaipod_web.projects.models import PermissionPolicy
-from devaipod_web.runs.states import ACTIVE, State
+from devaipod_web.runs.states import ACTIVE, Cause, State
 
 
 class Run(models.Model):
@@ -61,6 +61,17 @@ class Run(models.Model):
         max_length=40,
         blank=True,
         help_text="The finding (pods.findings) whose sentences `reason` and `next_step` are.",
+    )
+    pause_cause = models.CharField(
+        max_length=6, blank=True, choices=Cause.choices, help_text="Of a paused run alone."
+    )
+    wall_left = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Seconds of its wall time that are left, while it is paused.",
+    )
+    repeats = models.JSONField(
+        default=dict, blank=True, help_text="What loop detection remembers (runs.repeats)."
     )
     waits_for = models.CharField(
         max_length=300, blank=True, help_text="What a stuck or waiting run waits for."

@@ -18,9 +18,9 @@ from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Promotion, PromotionState, Review, ReviewState
 from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
+from devaipod_web.runs.starting import STEPS
 from devaipod_web.runs.states import State
 from devaipod_web.runs.tools import call_line
-from devaipod_web.runs.transcript import STEPS
 from devaipod_web.templatetags.show import ago
 
 #: Rows of each kind that the page Now shows.
@@ -36,11 +36,16 @@ def waiting_counts() -> tuple[int, int, int]:
     """How much waits for a person: (all that the page Now lists, the reviews among it, the runs without budget among it)."""
     open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
-    parked = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
+    incidents = open_incidents()
+    parked = (
+        Run.objects.filter(state__in=[State.WAITING, State.PAUSED])
+        .exclude(pk__in=open_requests.values("run"))
+        .exclude(state=State.PAUSED, pk__in=incidents.values("run"))
+    )
     failed = queries.failed_lately().order_by().count()
-    incidents = open_incidents().count()
+    refused = incidents.count()
     others = open_requests.count() + parked.count() + failed
-    return others + incidents + reviews, reviews, incidents
+    return others + refused + reviews, reviews, refused
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Now:
     reviews: list[Review]
     failed: list[Run]
     waiting: list[Run]
+    paused: list[Run]
     runs: list[Listed]
     running: int
     queued: int
@@ -100,8 +106,8 @@ class Now:
     @property
     def needs(self) -> int:
         """How many things need a person."""
-        others = len(self.permissions) + len(self.waiting) + len(self.incidents)
-        return others + self.open_reviews + len(self.failed)
+        lists = (self.permissions, self.incidents, self.waiting, self.paused, self.failed)
+        return sum(len(each) for each in lists) + self.open_reviews
 
 
 def now() -> Now:
@@ -111,12 +117,15 @@ def now() -> Now:
     counts = Run.objects.aggregate(
         running=Count(
             "pk",
-            filter=Q(state__in=[State.PREPARING, State.STARTING, State.RUNNING, State.WAITING, State.PAUSED]),
+            filter=Q(state__in=[State.PREPARING, State.STARTING, State.RUNNING, State.WAITING]),
         ),
         queued=Count("pk", filter=Q(state=State.QUEUED)),
     )  # fmt: skip
     permissions = list(queries.open_permissions()[:SHOWN])
     asking = {request.run_id for request in permissions}
+    incidents = list(open_incidents())
+    # Their incident says why they are paused, and takes the decision.
+    refused = {incident.run_id for incident in incidents}
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     reviews = (
         Review.objects.filter(state=ReviewState.OPEN)
@@ -125,10 +134,11 @@ def now() -> Now:
     )
     return Now(
         permissions=[Question(request, line_of(request)) for request in permissions],
-        incidents=list(open_incidents()[:SHOWN]),
+        incidents=incidents[:SHOWN],
         reviews=list(reviews[:SHOWN]),
         failed=list(queries.failed_lately()[:SHOWN]),
         waiting=[run for run in runs if run.state == State.WAITING and run.pk not in asking],
+        paused=[run for run in runs if run.state == State.PAUSED and run.pk not in refused],
         runs=listed(runs),
         running=counts["running"],
         queued=counts["queued"],

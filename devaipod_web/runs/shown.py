@@ -13,14 +13,15 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from devaipod_web.budgets import pace
-from devaipod_web.budgets.models import Incident, IncidentState, Level
 from devaipod_web.budgets.pace import Pace
 from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
 from devaipod_web.runs import events, queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunEvent
+from devaipod_web.runs.services.pause import PAUSABLE, held_by
+from devaipod_web.runs.starting import steps_of
 from devaipod_web.runs.states import ENDED, State
-from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries, steps_of
+from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries
 from pods.sidecar.protocol import EventKind
 
 #: Events that one window is folded from, and items of it that a page shows.
@@ -184,15 +185,8 @@ def aside(run: Run, plan: list[dict[str, str]], context: dict[str, Any] | None =
     )
     return render_to_string(
         "runs/_aside.html",
-        {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill, "left": _left(run), "incident": _incident(run)},
+        {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill, "left": _left(run)},
     ).strip()  # fmt: skip
-
-
-def _incident(run: Run) -> Incident | None:
-    """The incident that a paused run waits for, if a budget paused it."""
-    if run.state != State.PAUSED:
-        return None
-    return run.incidents.filter(state=IncidentState.OPEN, level=Level.HARD).first()
 
 
 def _left(run: Run) -> list[Pace]:
@@ -215,6 +209,8 @@ def facts(run: Run) -> dict[str, Any]:
         "is_demo": run.provider_id is None and run.model == demo.MODEL,
         "may_cancel": run.state in (State.RUNNING, State.WAITING)
         and run.turns.filter(ended_at=None).exclude(started_at=None).exists(),
+        "may_pause": run.state in PAUSABLE,
+        "held": held_by(run) if run.state == State.PAUSED else None,
         "elapsed": _elapsed(run),
         "command": shlex.join(run.argv),
         "cached": cached,

@@ -21,13 +21,15 @@ class State(models.TextChoices):
 
 
 class Cause(models.TextChoices):
-    """Why a run was moved, where programs must tell it apart; the sentence for people is the reason."""
+    """Why a run is paused, where programs must tell it apart; the sentence for people is the reason."""
 
-    BUDGET = "budget"
+    BUDGET = "budget"  # a hard limit was met
+    LOOP = "loop"  # it repeats itself
+    PERSON = "person"
 
 
 ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.STOPPED, State.TIMED_OUT})
-#: States in which a run holds one of the MAX_RUNS places.
+#: States in which a run holds one of the MAX_RUNS places; a paused one while it has a pod.
 ACTIVE = frozenset({State.PREPARING, State.STARTING, State.RUNNING, State.WAITING, State.PAUSED})
 #: States in which an agent is at work or stands still in the middle of it.
 WORKING = frozenset({State.RUNNING, State.WAITING, State.PAUSED})
@@ -35,7 +37,8 @@ WORKING = frozenset({State.RUNNING, State.WAITING, State.PAUSED})
 _STOPS = {State.STOPPED, State.FAILED, State.TIMED_OUT}
 
 #: From each state, the states that a run may move to. `preparing` from an active state is a new attempt
-#: after a pod was lost; from an ended one it is a follow-up prompt.
+#: after a pod was lost; `queued` from an ended one is a follow-up prompt, from `paused` a resumption whose pod is gone.
+#: `succeeded` from `paused` is for commands, which run on.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.PREPARING, *_STOPS}),
     State.PREPARING: frozenset({State.STARTING, State.QUEUED, *_STOPS}),
@@ -46,7 +49,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.WAITING: frozenset(
         {State.RUNNING, State.PAUSED, State.SUCCEEDED, State.PREPARING, *_STOPS}
     ),
-    State.PAUSED: frozenset({State.RUNNING, State.WAITING, State.PREPARING, *_STOPS}),
+    State.PAUSED: frozenset({State.RUNNING, State.QUEUED, State.SUCCEEDED, *_STOPS}),
     State.SUCCEEDED: frozenset({State.QUEUED, State.RUNNING}),
     State.FAILED: frozenset({State.QUEUED}),
     State.STOPPED: frozenset({State.QUEUED}),

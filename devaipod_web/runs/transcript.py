@@ -18,21 +18,13 @@ from typing import Any
 
 from devaipod_web.runs.events import Kind
 from devaipod_web.runs.models import RunEvent
+from devaipod_web.runs.starting import new_start
 from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.tools import Tool
 from pods.sidecar.protocol import EventKind
 
 #: Characters of one message that are kept; the API has it whole.
 MAX_TEXT = 200_000
-#: Steps of starting, in their order, with the words for them.
-STEPS = {
-    "queued": "Queued",
-    "mirror": "Fetch the upstream",
-    "image": "Get the image",
-    "pod": "Make the pod",
-    "clone": "Clone the repository",
-    "agent": "Start the agent",
-}
 #: Kinds that pieces hang on to: a window of events never begins with one.
 CONTINUES = frozenset(
     {
@@ -288,9 +280,11 @@ class Transcript:
     def _state(self, event: RunEvent, payload: dict[str, Any]) -> Item | None:
         was, to = words(payload, "from", 20), words(payload, "to", 20)
         if to == State.QUEUED:
-            self._starting = self._add(event, "starting", _new_start(event.at))
+            self._starting = self._add(event, "starting", new_start(event.at))
             return self._starting
         item = self._starting
+        if to == State.PAUSED or (was == State.PAUSED and to == State.RUNNING):
+            return self._moved(event, payload, to)
         if item is not None and was == State.QUEUED and to == State.PREPARING:
             waited = (event.at - item.at).total_seconds()
             item.data["steps"]["queued"] = {"seconds": max(waited, 0.0), "text": ""}
@@ -298,7 +292,7 @@ class Transcript:
             return item
         if to == State.PREPARING:
             # A pod was lost: the same steps again, for a new attempt.
-            self._starting = self._add(event, "starting", _new_start(event.at))
+            self._starting = self._add(event, "starting", new_start(event.at))
             self._starting.data["steps"]["queued"] = {"seconds": 0.0, "text": ""}
             self._starting.data["state"] = to
             return self._starting
@@ -306,15 +300,7 @@ class Transcript:
             if item is not None and item.data["state"] != "done":
                 item.data["state"] = "ended"
                 item.touched = event.seq
-            return self._add(
-                event,
-                "state",
-                {
-                    "state": to,
-                    "reason": words(payload, "reason", 1000),
-                    "next_step": words(payload, "next_step", 500),
-                },
-            )
+            return self._moved(event, payload, to)
         if item is not None and to == State.RUNNING and item.data["state"] != "done":
             item.data["state"] = "done"
             return item
@@ -323,6 +309,18 @@ class Transcript:
             return item
         return None
 
+    def _moved(self, event: RunEvent, payload: dict[str, Any], to: str) -> Item:
+        """A row of its own for a move that people should see."""
+        return self._add(
+            event,
+            "state",
+            {
+                "state": to,
+                "reason": words(payload, "reason", 1000),
+                "next_step": words(payload, "next_step", 500),
+            },
+        )
+
     def _step(
         self, event: RunEvent, payload: dict[str, Any], known_only: bool = False
     ) -> Item | None:
@@ -330,7 +328,7 @@ class Transcript:
         if item is None:
             if known_only:
                 return None
-            item = self._starting = self._add(event, "starting", _new_start(event.at))
+            item = self._starting = self._add(event, "starting", new_start(event.at))
         name = words(payload, "step", 40)
         seconds = payload.get("seconds")
         is_done = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -421,10 +419,6 @@ class Transcript:
         return self._add(event, "review", {**data, "what": event.kind.partition(".")[2]})
 
 
-def _new_start(at: datetime) -> dict[str, Any]:
-    return {"steps": {}, "state": "queued", "began": at}
-
-
 def plan_entries(payload: dict[str, Any]) -> list[dict[str, str]]:
     """The entries of a plan event, at most a hundred."""
     entries = payload.get("entries")
@@ -436,25 +430,6 @@ def plan_entries(payload: dict[str, Any]) -> list[dict[str, str]]:
         for entry in (entries if isinstance(entries, list) else [])[:100]
         if isinstance(entry, dict)
     ]
-
-
-def steps_of(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of a start as rows: `look` is done, now, failed or later."""
-    rows: list[dict[str, Any]] = []
-    state, reached = data["state"], True
-    for name, label in STEPS.items():
-        step = data["steps"].get(name, {})
-        seconds = step.get("seconds")
-        if seconds is not None or state == "done":
-            look = "done"
-        elif reached:
-            look, reached = ("failed" if state == "ended" else "now"), False
-        else:
-            look = "later"
-        rows.append(
-            {"label": label, "look": look, "seconds": seconds, "text": step.get("text", "")}
-        )
-    return rows
 
 
 def tool_id(pod_id: int | None, tool_call_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, URLResolver, path
 
 from devaipod_web.runs import diagnosis_views as pages
-from devaipod_web.runs import views
+from devaipod_web.runs import pause_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.now, name="now"),
@@ -43,5 +43,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<slug:key>/prompt/", views.run_prompt, name="run_prompt"),
     path("runs/<slug:key>/stop/", views.run_stop, name="run_stop"),
     path("runs/<slug:key>/cancel-turn/", views.run_cancel_turn, name="run_cancel_turn"),
+    path("runs/<slug:key>/pause/", pause_views.run_pause, name="run_pause"),
+    path("runs/<slug:key>/resume/", pause_views.run_resume, name="run_resume"),
+    path("runs/<slug:key>/incident/", pause_views.run_incident, name="run_incident"),
     path("permissions/<slug:key>/", views.permission_answer, name="permission_answer"),
 ]

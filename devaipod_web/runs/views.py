@@ -25,6 +25,7 @@ from devaipod_web.runs.errors import RunError
 from devaipod_web.runs.forms import LaunchForm, PromptForm
 from devaipod_web.runs.models import PermissionRequest, Run
 from devaipod_web.runs.services.launch import launch
+from devaipod_web.runs.services.pause import resume
 from devaipod_web.runs.services.permissions import answer, pick
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.stop import cancel_turn, stop
@@ -306,12 +307,13 @@ def run_access(request: HttpRequest, key: str) -> HttpResponse:
 
 @require_POST
 def run_prompt(request: HttpRequest, key: str) -> HttpResponse:
-    """Say something more to the agent."""
+    """Say something more to the agent; a paused one goes on with it."""
     found = _find(key)
     form = PromptForm(request.POST)
     text = request.POST.get("text", "")
     try:
-        prompt(found, _person(request), form.cleaned_data["text"] if form.is_valid() else text)
+        say = resume if found.state == State.PAUSED else prompt
+        say(found, _person(request), text=form.cleaned_data["text"] if form.is_valid() else text)
     except RunError as error:
         if _is_htmx(request):
             context = {**_frame(request, found, "transcript"), "error": error, "text": text}

@@ -145,3 +145,18 @@ def test_events_come_as_ndjson_after_the_cursor(call, operator, run):
 
 def test_a_run_that_is_not_there_is_a_problem_document(call, operator):
     problem(call(operator).get("/runs/zzzzzzzzzz"), 404, "not-found")
+
+
+def test_a_run_is_paused_and_resumed(call, operator, run):
+    alice = call(operator)
+    refused = problem(alice.post(f"/runs/{run.key}/pause"), 409, "not-now")
+    assert refused["detail"] == "Only a run at work can be paused; this one is queued."
+    Run.objects.filter(pk=run.pk).update(state="running")
+    found = alice.post(f"/runs/{run.key}/pause", {"reason": "Let me look."}).json()
+    assert (found["state"], found["pause_cause"]) == ("paused", "person")
+    assert found["reason"] == "Paused by Alice. Let me look."
+    said = problem(alice.post(f"/runs/{run.key}/prompt", {"text": "more"}), 409, "not-now")
+    assert "Resume it with these words" in said["next_step"]
+    found = alice.post(f"/runs/{run.key}/resume", {"text": "more"}).json()
+    assert (found["state"], found["pause_cause"]) == ("queued", "")
+    problem(alice.post(f"/runs/{run.key}/resume"), 409, "not-now")

@@ -119,7 +119,7 @@ def fill(project: Project, owner: User) -> Things:
         for metric in ("usd", "requests")
     ]
     for row in found.budgets:
-        open_hard(row.windows.get().pk, found.runs[State.RUNNING].pk, 10)
+        open_hard(row.windows.get().pk, found.runs[State.PAUSED].pk, 10)
     return found
 
 

@@ -29,6 +29,8 @@ VERBS: dict[str, list[str]] = {
     "events": ["events", KEY],
     "prompt": ["prompt", KEY, "more"],
     "answer": ["answer", KEY, KEY, "once"],
+    "pause": ["pause", KEY],
+    "resume": ["resume", KEY],
     "stop": ["stop", KEY],
     "rm": ["rm", KEY, "--yes"],
     "promote": ["promote", KEY],

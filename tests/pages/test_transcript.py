@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devaipod_web.runs.models import RunEvent
-from devaipod_web.runs.transcript import MAX_TEXT, Transcript, steps_of
+from devaipod_web.runs.starting import steps_of
+from devaipod_web.runs.transcript import MAX_TEXT, Transcript
 from pods.sidecar.protocol import EventKind
 
 START = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

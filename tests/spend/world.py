@@ -12,6 +12,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from devaipod_web.accounts.models import User
@@ -221,4 +222,5 @@ def refused(run: Run, limit: str) -> None:
     )
     window = leases.window_of(own, timezone.now())
     BudgetWindow.objects.filter(pk=window.pk).update(spent=own.limit)
-    incidents.open_hard(window.pk, run.pk, 10**10)
+    with transaction.atomic():
+        incidents.open_hard(window.pk, run.pk, 10**10)

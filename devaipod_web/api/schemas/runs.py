@@ -25,7 +25,9 @@ from devaipod_web.runs.services.launch import (
     MAX_WALL_SECONDS,
     MIN_WALL_SECONDS,
 )
+from devaipod_web.runs.services.pause import held_by
 from devaipod_web.runs.services.prompt import MAX_PROMPT_CHARACTERS
+from devaipod_web.runs.states import State
 
 WHEN = "2026-11-24T20:14:03.512Z"
 
@@ -116,6 +118,9 @@ class RunBrief(Schema):
     reason: str = doc("Why it is in this state, in a sentence; may be empty.", "")
     finding_code: str = doc("The finding whose sentence the reason is, or empty.", "")
     waits_for: str = doc("What a waiting or stuck run waits for.", "")
+    pause_cause: Literal["", "budget", "loop", "person"] = doc(
+        "Of a paused run: a budget is used up, it repeats itself, or a person paused it.", ""
+    )
     step: str = doc("The step of starting: mirror, image, pod, …", "")
     agent: str = doc("The agent profile.", "opencode")
     provider_label: str = doc("The name of the provider of its model.", DEMO_LABEL)
@@ -188,13 +193,18 @@ class RunOut(RunBrief):
         "Warnings of this run: `level` and `text` of each.",
         [{"level": "warning", "text": "devcontainer.json: `mounts` is ignored."}],
     )
+    incident: str | None = doc(
+        "The key of the open incident that keeps a paused run from going on, or null.", None
+    )
     permission_policy: Policy = doc("What happens when the agent asks.", "ask")
     image: str = doc("The image of its agent, once it is known.", "localhost/devaipod-agent:dev")
     queue_place: int | None = doc("Its place in the queue from 1, or null.", None)
     stuck_since: datetime | None = doc("Since when nothing happens in it, or null.", None)
     wall_seconds: int = doc("How long it may take, in seconds.", 7200)
     queued_at: datetime | None = doc("When it was last queued.", WHEN)
-    deadline_at: datetime | None = doc("When its time is up, or null.", WHEN)
+    deadline_at: datetime | None = doc(
+        "When its time is up, or null: in the queue, after its end, and while it is paused.", WHEN
+    )
     keep_warm_until: datetime | None = doc(
         "Until when its pod is kept for a quick follow-up, or null.", None
     )
@@ -215,6 +225,11 @@ class RunOut(RunBrief):
     permissions: list[PermissionOut] = Field(
         ..., description="Permission requests that wait for an answer."
     )
+
+    @staticmethod
+    def resolve_incident(obj: Run) -> str | None:
+        held = held_by(obj) if obj.state == State.PAUSED else None
+        return held.key if held is not None else None
 
     @staticmethod
     def resolve_queue_place(obj: Run) -> int | None:
@@ -320,6 +335,23 @@ class StopIn(Body):
     """Why a run is stopped, for the record."""
 
     reason: str = doc("A sentence; may be empty.", "Not needed any more.", "", max_length=500)
+
+
+class PauseIn(Body):
+    """Why a run is paused, for the record."""
+
+    reason: str = doc("A sentence; may be empty.", "I want to look first.", "", max_length=500)
+
+
+class ResumeIn(Body):
+    """What a paused run is told."""
+
+    text: str = doc(
+        "Its next prompt; empty: to go on where it stopped.",
+        "Use the other table.",
+        "",
+        max_length=MAX_PROMPT_CHARACTERS,
+    )
 
 
 class EventOut(Schema):

@@ -12,8 +12,9 @@ from django.utils import timezone
 from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.budgets import leases
 from devaipod_web.budgets.errors import BudgetError, BudgetExists, InvalidBudget
+from devaipod_web.budgets.incidents import close, raised
 from devaipod_web.budgets.limits import amount
-from devaipod_web.budgets.models import SUBJECTS, Budget, BudgetWindow, Metric, Scope, Window
+from devaipod_web.budgets.models import SUBJECTS, Budget, BudgetWindow, How, Metric, Scope, Window
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews import audit
 from devaipod_web.runs.models import Run
@@ -72,7 +73,8 @@ def create(
 def update(budget: Budget, by: User, changes: Mapping[str, Any]) -> list[str]:
     """Change `limit`, `soft_percent`, `enabled` or `note`, and return the names of those that differ from before.
 
-    A limit below what is spent is allowed: nothing more goes out. Raises InvalidBudget.
+    A limit below what is spent is allowed: nothing more goes out. One that gives room again resolves the budget's open incidents, and
+    the runs that these paused go on. Raises InvalidBudget.
     """
     errors = {name: f"{name} cannot be changed." for name in changes if name not in _SETTABLE}
     clean = _clean(
@@ -90,6 +92,8 @@ def update(budget: Budget, by: User, changes: Mapping[str, Any]) -> list[str]:
             for name in changed:
                 setattr(budget, name, clean[name])
             save(budget, *changed)
+            if "limit" in changed and _has_room(budget):
+                close(budget.incidents, by, How.RAISED, why=raised(budget, by))
             after = _plain(budget)
             _audit(
                 by,
@@ -140,6 +144,12 @@ def rearm(windows: Any, **changes: Any) -> None:
         if window.spent * 100 < window.cap * window.budget.soft_percent:
             window.soft_at = None
         window.save(update_fields=[*changes, "soft_at"])
+
+
+def _has_room(budget: Budget) -> bool:
+    return budget.window != Window.EACH_RUN and (
+        (window := current_window(budget)).spent < window.cap
+    )
 
 
 def current_window(budget: Budget) -> BudgetWindow:

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from devaipod_web.accounts.models import User
 from devaipod_web.budgets.errors import InvalidBudget
+from devaipod_web.budgets.incidents import close, extended, raised
 from devaipod_web.budgets.limits import MAX_LIMIT, amount
 from devaipod_web.budgets.models import Budget, BudgetExtension, BudgetWindow, How, Metric, units
 from devaipod_web.budgets.services.budget import (
@@ -17,14 +18,13 @@ from devaipod_web.budgets.services.budget import (
     rearm,
     save,
 )
-from devaipod_web.budgets.services.incident import close
 from devaipod_web.reviews import audit
 
 
 def raise_limit(
     budget: Budget, by: User | None, limit: Decimal | str | int, *, note: str = ""
 ) -> None:
-    """Raise the limit for good and resolve the budget's open incidents that have room again.
+    """Raise the limit for good and resolve the budget's open incidents; the runs that these paused go on.
 
     Raises InvalidBudget unless the new limit is above the present one and above what is spent in this window.
     """
@@ -39,7 +39,7 @@ def raise_limit(
         before = budget.limit_shown
         budget.limit = new
         save(budget, "limit")
-        close(budget.incidents, by, How.RAISED, note=note)
+        close(budget.incidents, by, How.RAISED, note=note, why=raised(budget, by))
         audit.write(
             by,
             "budget.raised",
@@ -56,7 +56,8 @@ def raise_limit(
 def extend_once(
     window: BudgetWindow, by: User | None, more: Decimal | str | int, *, note: str = ""
 ) -> BudgetExtension:
-    """Add to this window alone; the next one has the budget's limit again. Resolves the window's open incidents.
+    """Add to this window alone; the next one has the budget's limit again. Resolves the window's open incidents; the runs that these
+    paused go on.
 
     Raises InvalidBudget unless there is room after it.
     """
@@ -77,7 +78,7 @@ def extend_once(
             )
         rearm(BudgetWindow.objects.filter(pk=window.pk), extra=window.extra + added)
         made = BudgetExtension.objects.create(window=window, amount=added, by=by, note=note[:300])
-        close(window.incidents, by, How.EXTENDED, note=note)
+        close(window.incidents, by, How.EXTENDED, note=note, why=extended(budget, by, added))
         audit.write(
             by,
             "budget.extended",

@@ -9,8 +9,9 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from devaipod_web.runs.models import CommandState, Run, RunCommand, RunPod
-from devaipod_web.runs.states import ENDED
+from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.wake import wake
+from pods.command import COMMAND
 from pods.sidecar.protocol import CommandKind
 
 OPEN = (CommandState.QUEUED, CommandState.SENT)
@@ -33,14 +34,15 @@ def enqueue(
 def pending(pod: RunPod) -> list[RunCommand]:
     """What this pod's sidecar has still to do, by number.
 
-    A pod that was told to stop, or whose run has ended, gets only what is addressed to it: a prompt that came since belongs
-    to the next attempt.
+    A pod that was told to stop, or whose run has ended or is paused, gets only what is addressed to it: a prompt that came since
+    belongs to the next attempt, or waits until the run is resumed.
     """
     found = RunCommand.objects.filter(run_id=pod.run_id, state__in=OPEN)
     own = Q(pod=pod)
     told_to_stop = RunCommand.objects.filter(pod=pod, kind=CommandKind.STOP).exists()
-    state = Run.objects.values_list("state", flat=True).get(pk=pod.run_id)
-    if not told_to_stop and state not in ENDED:
+    state, agent = Run.objects.values_list("state", "agent").get(pk=pod.run_id)
+    stands_still = state in ENDED or (state == State.PAUSED and agent != COMMAND)
+    if not told_to_stop and not stands_still:
         own |= Q(pod=None)
     return list(found.filter(own).order_by("number"))
 

@@ -26,7 +26,9 @@ from devaipod_web.runs.models import (
     Turn,
 )
 from devaipod_web.runs.services.commands import OPEN
+from devaipod_web.runs.services.detect import Detector
 from devaipod_web.runs.services.notes import note
+from devaipod_web.runs.services.pause import cancel
 from devaipod_web.runs.services.permissions import go_on, pick, settle
 from devaipod_web.runs.services.stop import end_with, withdraw_questions
 from devaipod_web.runs.services.transition import transition
@@ -34,6 +36,7 @@ from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.tools import call_line
 from devaipod_web.webhooks import outbox
 from pods import causes
+from pods.command import COMMAND
 from pods.findings import Finding, finding
 from pods.sidecar.protocol import CommandKind, EventKind
 
@@ -65,6 +68,7 @@ class Projection:
         self.run_fields: dict[str, Any] = {}
         self.pod_fields: dict[str, Any] = {}
         self.message: str | None = None
+        self.detector = Detector(run)
 
     def apply(self, batch: Sequence[NewEvent]) -> None:
         """Apply the events in order, then write what changed."""
@@ -78,10 +82,12 @@ class Projection:
                 handler(self, event)
         if self.message is not None:
             self._last_message(self.message)
+        self.run_fields.update(self.detector.remembered())
         if self.run_fields:
             Run.objects.filter(pk=self.run.pk).update(**self.run_fields)
         if self.pod_fields:
             RunPod.objects.filter(pk=self.pod.pk).update(**self.pod_fields)
+        self.detector.act()
 
     # --- starting ---------------------------------------------------------------------------------------------
 
@@ -121,6 +127,11 @@ class Projection:
 
     def agent_refused(self, event: NewEvent) -> None:
         """The agent said no to being initialised, to a session, or to a prompt."""
+        if self._is_paused():
+            # To the prompt that the pause has ended; this agent takes no other one.
+            self._close_turns(stop_reason=CANCELLED)
+            self.run_fields["keep_warm_until"] = self.now
+            return
         self._close_turns(stop_reason="refused")
         self._fail(
             causes.agent_refused(
@@ -131,8 +142,12 @@ class Projection:
     # --- turns ------------------------------------------------------------------------------------------------
 
     def turn_started(self, event: NewEvent) -> None:
-        """The agent has the prompt."""
+        """The agent has the prompt. One that was on its way when the run was paused is taken back: it counts as not begun."""
         number = untrusted.number(event.payload.get("turn"))
+        self.detector.turn_began()
+        if self._is_paused() and self.run.agent != COMMAND:
+            cancel(self.pod)
+            return
         Turn.objects.filter(run=self.run, number=number, ended_at=None).update(
             started_at=event.at, pod=self.pod
         )
@@ -141,9 +156,11 @@ class Projection:
         """The agent has given the floor back. The work is staged next, and `work.staged` decides."""
         number = untrusted.number(event.payload.get("turn"))
         reason = _words(event, "stop_reason", 40) or "end_turn"
-        Turn.objects.filter(run=self.run, number=number, ended_at=None).update(
-            ended_at=event.at, stop_reason=reason, pod=self.pod
-        )
+        self.detector.turn_ended()
+        turns = Turn.objects.filter(run=self.run, number=number, ended_at=None)
+        if self._is_paused():
+            turns = turns.exclude(started_at=None)
+        turns.update(ended_at=event.at, stop_reason=reason, pod=self.pod)
         if reason == EXITED:
             code = event.payload.get("exit_code")
             if isinstance(code, int) and not isinstance(code, bool) and code in EXIT_CODES:
@@ -158,14 +175,26 @@ class Projection:
         number = untrusted.number(event.payload.get("turn"))
         turns = Turn.objects.filter(run=self.run, staged_at=None)
         turns = turns.filter(number=number) if number else turns.exclude(ended_at=None)
+        if self._is_paused():
+            turns = turns.exclude(started_at=None)
+        for turn in turns.filter(stop_reason__in=ENDED_WELL):
+            self.detector.turn_staged(turn, _words(event, "head", 64))
         turns.update(staged_at=event.at)
-        self._settle_turn()
+        if self.detector.found is None:
+            self._settle_turn()
 
     def work_failed(self, event: NewEvent) -> None:
-        """The work could not be pushed; it stays in the workspace."""
-        self._fail(
-            causes.work_not_staged(f"The work could not be staged: {_words(event, 'message')}")
-        )
+        """The work could not be pushed; it stays in the workspace. A paused run's is staged when it goes on."""
+        found = causes.work_not_staged(f"The work could not be staged: {_words(event, 'message')}")
+        if self._is_paused():
+            note(
+                self.run.pk,
+                "error",
+                found.message,
+                next_step="It is tried again at its resumption.",
+            )
+            return
+        self._fail(found)
 
     def _settle_turn(self) -> None:
         """End or park the run when its last turn has ended, its work is staged, and no prompt waits."""
@@ -176,9 +205,9 @@ class Projection:
             run=self.run, kind=CommandKind.PROMPT, state__in=OPEN
         ).exists():
             return
-        state = Run.objects.values_list("state", flat=True).get(pk=self.run.pk)
-        if state in ENDED or last.stop_reason == EXITED:
-            return
+        state = self._state()
+        if state in ENDED or state == State.PAUSED or last.stop_reason == EXITED:
+            return  # a paused run is judged by none of the ways in which an agent may take its cancel
         if last.stop_reason in ENDED_WELL:
             withdraw_questions(self.run, now=self.now)
             refused = self._model_error()
@@ -223,6 +252,7 @@ class Projection:
         if title:
             self.message = None
             self.run_fields["last_line"] = title
+        self.detector.call(event.payload)
 
     def _last_message(self, message_id: str) -> None:
         rows = RunEvent.objects.filter(
@@ -261,6 +291,9 @@ class Projection:
             },
         )
         if not is_new:
+            return
+        if self._is_paused() and self.run.agent != COMMAND:
+            settle(request, PermissionState.WITHDRAWN, option_id="")
             return
         allow = pick(options, "allow")
         if self.run.permission_policy == PermissionPolicy.ALLOW and allow:
@@ -363,6 +396,13 @@ class Projection:
         """Note when; the supervisor asks the backend why, and decides."""
         steps = RunPod.objects.values_list("steps", flat=True).get(pk=self.pod.pk)
         self.pod_fields["steps"] = {**steps, "agent_exited": self.now.isoformat()}
+
+    def _state(self) -> State:
+        """Where the run is now: what came before in this batch may have moved it."""
+        return State(Run.objects.values_list("state", flat=True).get(pk=self.run.pk))
+
+    def _is_paused(self) -> bool:
+        return self._state() is State.PAUSED
 
     def _fail(self, found: Finding) -> None:
         end_with(self.run, State.FAILED, found)

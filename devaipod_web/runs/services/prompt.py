@@ -29,7 +29,8 @@ def prompt(run: Run, by: User | None, text: str) -> Turn:
     `running`, any other ended run goes back to `queued` for a new attempt.
 
     Raises BadRequest when the text is empty or too long, or too many prompts wait already; NotNow for a run that executes a
-    command; Draining when the run would need a new pod while no new runs are taken.
+    command, and for a paused one, which whoever resumes it may give a prompt; Draining when the run would need a new pod while no
+    new runs are taken.
     """
     text = untrusted.text(text, MAX_PROMPT_CHARACTERS + 1).strip()
     if not text:
@@ -42,6 +43,11 @@ def prompt(run: Run, by: User | None, text: str) -> Turn:
             raise NotNow(
                 "This run executes a command, which takes no prompt.",
                 next_step="Launch a new run; an interactive command takes input on its standard input.",
+            )
+        if run.state == State.PAUSED:
+            raise NotNow(
+                f"The run is paused and takes no prompt. {run.reason}",
+                next_step="Resume it with these words instead (`devaipod resume RUN --text`, or on its page).",
             )
         waiting = RunCommand.objects.filter(
             run=run, kind=CommandKind.PROMPT, state__in=(CommandState.QUEUED, CommandState.SENT)

@@ -22,7 +22,7 @@ from devaipod_web.runs.models import (
 from devaipod_web.runs.services.commands import enqueue
 from devaipod_web.runs.services.prompt import is_stopping
 from devaipod_web.runs.services.transition import transition
-from devaipod_web.runs.states import ENDED, WORKING, State
+from devaipod_web.runs.states import ENDED, State
 from pods.findings import Finding
 from pods.sidecar.protocol import CommandKind
 
@@ -124,7 +124,7 @@ def cancel_turn(run: Run, by: User | None) -> None:
         run = Run.objects.select_for_update().get(pk=run.pk)
         pod = live_pod(run.pk)
         at_work = Turn.objects.filter(run=run, ended_at=None).exclude(started_at=None).exists()
-        if run.state not in WORKING or pod is None or not at_work:
+        if run.state not in (State.RUNNING, State.WAITING) or pod is None or not at_work:
             raise NotNow(
                 "No turn is at work in this run.", next_step="Stop the run to end it altogether."
             )

@@ -27,8 +27,8 @@ def transition(
     """Move a run to `to` if the table allows it from where it is now.
 
     Steps, in one transaction: read the state; look it up in TRANSITIONS; UPDATE … WHERE state is still the one that was read,
-    together with `fields`; write the event. `code` is the finding whose sentences `reason` and `next_step` are. `cause` stands in
-    the event (whoever pauses a run by its budget says Cause.BUDGET, and webhooks are told `budget.exceeded`). Returns False when
+    together with `fields`; write the event. `code` is the finding whose sentences `reason` and `next_step` are. `cause` of a pause
+    stands in the event and on the run (with Cause.BUDGET webhooks are told `budget.exceeded`). Returns False when
     another process moved it first, when it is in `to` already, or when `expect` is given and the run is in none of those
     states; the caller then reads again. Raises IllegalTransition when no row of the table leads from its state to `to`.
     """
@@ -39,8 +39,18 @@ def transition(
             return False
         if to not in TRANSITIONS[state]:
             raise IllegalTransition(f"A run that is {state.label} cannot become {to.label}.")
+        if state is State.PAUSED:
+            fields = {"pause_cause": "", "keep_warm_until": None, **fields}
+        if to is State.PAUSED:
+            fields = {"pause_cause": cause or "", **fields}
         if to in ENDED:
-            fields = {"ended_at": now, "waits_for": "", "stuck_since": None, **fields}
+            fields = {
+                "ended_at": now,
+                "waits_for": "",
+                "stuck_since": None,
+                "wall_left": None,
+                **fields,
+            }
         if to is State.QUEUED:
             fields = {"queued_at": now, "ended_at": None, "keep_warm_until": None, **fields}
         moved = Run.objects.filter(pk=run_id, state=state).update(

@@ -134,7 +134,7 @@ class Driver:
         return pause
 
     async def _say_unavailable(self, view: View, message: str) -> None:
-        if view.run.state not in ENDED and view.run.state != State.WAITING:
+        if view.run.state not in ENDED | {State.WAITING, State.PAUSED}:
             await db.write(records.waits_for, self.run_id, f"the container backend: {message}")
 
     async def _backend_said_no(self, view: View, error: BackendError) -> float:
@@ -173,6 +173,8 @@ class Driver:
             return 0
         if state is State.STARTING:
             return await self._starting(view)
+        if state is State.PAUSED and view.run.agent != COMMAND:
+            return await self._paused(view)
         if state in WORKING:
             return await self._working(view)
         if state in ENDED and view.pods:
@@ -249,8 +251,22 @@ class Driver:
         await self._show_degraded(pod, state)
         return BEAT_SECONDS
 
-    async def _working(self, view: View) -> float:
+    async def _paused(self, view: View) -> float | None:
+        """A run that stands still: its pod is kept until its time is over or one of its containers ends. None without a pod."""
         pod = view.current
+        if pod is None:
+            return BEAT_SECONDS if view.pods else None
+        if self.shared.picture.known:
+            state = await self._pod_now(pod)
+            if state is None or not (_runs(state, SIDECAR) and _runs(state, AGENT)):
+                await db.write(records.let_go, self.run_id)
+                return 0
+        return _until(view.run.keep_warm_until, view.now)
+
+    async def _working(self, view: View) -> float | None:
+        pod = view.current
+        if pod is None and view.run.state == State.PAUSED:
+            return BEAT_SECONDS if view.pods else None
         if pod is None:
             words = "The run's pod is gone and nobody knows where to."
             step = "Prompt the run again: workspace and session are kept."
@@ -316,9 +332,7 @@ class Driver:
             if state is None or not (_runs(state, SIDECAR) and _runs(state, AGENT)):
                 await db.write(_cool, self.run_id)
                 return 0
-        until = view.run.keep_warm_until
-        left = (until - view.now).total_seconds() if until else 0.0
-        return max(min(BEAT_SECONDS, left), 0.05)
+        return _until(view.run.keep_warm_until, view.now)
 
     # --- what happened ----------------------------------------------------------------------------------------
 
@@ -425,6 +439,12 @@ def _cool(run_id: int) -> None:
 def _deadline_passed(view: View) -> bool:
     deadline = view.run.deadline_at
     return view.run.state not in ENDED and deadline is not None and deadline <= view.now
+
+
+def _until(moment: datetime | None, now: datetime) -> float:
+    """Seconds to wait for a moment, at most a beat."""
+    left = (moment - now).total_seconds() if moment else 0.0
+    return max(min(BEAT_SECONDS, left), 0.05)
 
 
 def _news_may_come(view: View, state: PodState) -> bool:

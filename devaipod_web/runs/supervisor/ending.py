@@ -1,6 +1,6 @@
 """The end of a pod: ask its sidecar to stage and stop, keep what tells why it ended, then remove it.
 
-A pod ends when its run has ended and is not kept warm, or when a later attempt took its place. Every call looks anew, so
+A pod ends when its run has ended or is paused and it is not kept warm, or when a later attempt took its place. Every call looks anew, so
 that it may be repeated after a crash.
 """
 
@@ -34,6 +34,9 @@ def should_end(view: View, pod: RunPod) -> bool:
         return True
     if run.state == State.QUEUED:
         return True
+    if run.state == State.PAUSED:
+        # A command's pod has no such time: its program runs on.
+        return run.keep_warm_until is not None and run.keep_warm_until <= view.now
     if run.state not in ENDED:
         return False
     return not is_warm(view)
@@ -56,7 +59,7 @@ async def end_pod(
     """Bring the pod one step nearer to its end. True when it is gone, False when the sidecar is still given time."""
     state = await backend.pod(pod.name)
     if state is not None and pod.ended_at is None and _may_still_stage(pod, state):
-        await db.write(records.ask_to_stop, pod.pk, "the run has ended")
+        await db.write(records.ask_to_stop, pod.pk, _why(view))
         if _has_time(view, state):
             return False
     if state is not None:
@@ -71,6 +74,10 @@ async def end_pod(
     await blocking(remove_tokens, pod.name)
     await db.write(records.pod_removed, pod.pk)
     return True
+
+
+def _why(view: View) -> str:
+    return "the run is paused" if view.run.state == State.PAUSED else "the run has ended"
 
 
 def _may_still_stage(pod: RunPod, state: PodState) -> bool:

@@ -78,7 +78,7 @@ def view(run_id: int) -> View | None:
 def to_drive() -> list[tuple[int, str]]:
     """(id, key) of runs that need a driver: those at work, and those with a pod that is not removed yet."""
     live = RunPod.objects.filter(removed_at=None).values("run_id")
-    found = Run.objects.filter(Q(state__in=ACTIVE) | Q(pk__in=live))
+    found = Run.objects.filter(Q(state__in=ACTIVE - {State.PAUSED}) | Q(pk__in=live))
     return list(found.order_by("pk").values_list("pk", "key"))
 
 
@@ -93,10 +93,11 @@ def admit(owner: str, places: int) -> list[tuple[int, str]]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADMISSION_LOCK])
     now = timezone.now()
-    free = places - Run.objects.filter(state__in=ACTIVE).count()
+    going = RunPod.objects.filter(removed_at=None).values("run_id")
+    taken = Q(state__in=ACTIVE - {State.PAUSED}) | Q(state=State.PAUSED, pk__in=going)
+    free = places - Run.objects.filter(taken).count()
     if free <= 0:
         return []
-    going = RunPod.objects.filter(removed_at=None).values("run_id")
     queue = list(
         Run.objects.filter(state=State.QUEUED)
         .exclude(pk__in=going)
@@ -114,7 +115,9 @@ def _give_place(run: Run, owner: str, now: datetime) -> bool:
         waits_for="",
         step="",
         stuck_since=None,
-        deadline_at=now + timedelta(seconds=run.wall_seconds),
+        deadline_at=now
+        + timedelta(seconds=run.wall_seconds if run.wall_left is None else run.wall_left),
+        wall_left=None,
         lease_owner=owner,
         lease_until=now + lease.LEASE,
     )
@@ -239,7 +242,7 @@ def degrade(run_id: int, found: Finding | None) -> None:
             (found.code, found.message, found.next_step) if found else ("", "", "")
         )
         # A sentence that counts seconds is no news; the page that is open counts by itself.
-        if run.state in ENDED or run.finding_code == code:
+        if run.state in ENDED or run.state == State.PAUSED or run.finding_code == code:
             return
         Run.objects.filter(pk=run_id).update(
             finding_code=code, reason=reason[:1000], next_step=next_step[:500]
@@ -263,6 +266,10 @@ def lose(run_id: int, pod_id: int, reason: str) -> None:
         pod = RunPod.objects.get(pk=pod_id)
         events.record(run, events.Kind.POD_LOST, {"pod": pod.name, "reason": reason[:1000]})
         withdraw_questions(run)
+        if run.state == State.PAUSED:
+            # Whoever resumes it asks for a new attempt.
+            ask_again(run, pod)
+            return
         lost = run.lost_pods + 1
         Run.objects.filter(pk=run_id).update(lost_pods=lost)
         if lost >= settings.MAX_ATTEMPTS:
@@ -315,6 +322,11 @@ def close_turns(pod: RunPod, stop_reason: str) -> None:
     )
 
 
+def let_go(run_id: int) -> None:
+    """The pod of a paused run is of no use any more (one of its containers has ended): it is not kept longer."""
+    Run.objects.filter(pk=run_id, state=State.PAUSED).update(keep_warm_until=timezone.now())
+
+
 def ask_to_stop(pod_id: int, reason: str) -> None:
     """Queue the STOP command of a pod, once."""
     with transaction.atomic():
@@ -336,7 +348,7 @@ def pod_ended(pod_id: int) -> None:
         RunCommand.objects.filter(pod=pod, state__in=OPEN).update(
             state=CommandState.REFUSED, reason="the pod has ended", done_at=timezone.now()
         )
-        if pod.run.state in ENDED:
+        if pod.run.state in ENDED or pod.run.state == State.PAUSED:
             close_turns(pod, "interrupted")
             send_anew(pod.run)
         withdraw_of(pod)

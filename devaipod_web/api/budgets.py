@@ -124,7 +124,7 @@ def budget_update(request: HttpRequest, key: str, body: BudgetChanges) -> Budget
     A new limit binds within two seconds; one below what is spent lets nothing more through, one with room resolves the budget's
     open incidents.
     """
-    services.change(find(key), caller(request), body.model_dump(exclude_none=True))
+    services.update(find(key), caller(request), body.model_dump(exclude_none=True))
     return find(key)
 
 

@@ -107,7 +107,7 @@ def budget_change(request: HttpRequest, key: str) -> HttpResponse:
         return _page(request, found, form, status=400)
     given = {**form.cleaned_data, "limit": form.cleaned_data["limit"].strip()}
     try:
-        changed = services.change(found, _me(request), given)
+        changed = services.update(found, _me(request), given)
     except BudgetError as error:
         _attach(form, error)
         return _page(request, found, form, status=error.status)

@@ -13,7 +13,6 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from devaipod_web.budgets import pace
-from devaipod_web.budgets.models import Incident, IncidentState, Level
 from devaipod_web.budgets.pace import Pace
 from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
@@ -186,15 +185,8 @@ def aside(run: Run, plan: list[dict[str, str]], context: dict[str, Any] | None =
     )
     return render_to_string(
         "runs/_aside.html",
-        {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill, "left": _left(run), "incident": _incident(run)},
+        {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill, "left": _left(run)},
     ).strip()  # fmt: skip
-
-
-def _incident(run: Run) -> Incident | None:
-    """The incident that a paused run waits for, if a budget paused it."""
-    if run.state != State.PAUSED:
-        return None
-    return run.incidents.filter(state=IncidentState.OPEN, level=Level.HARD).first()
 
 
 def _left(run: Run) -> list[Pace]:

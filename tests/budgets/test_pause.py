@@ -170,7 +170,7 @@ def test_a_budget_out_of_force_holds_no_run(manager, working, way):
     else:
         services.remove(row, manager)
     assert now_of(working).state == "running"
-    assert "Mona " in said_to(working)[0] and "of the installation." in said_to(working)[0]
+    assert said_to(working)[0].startswith("Mona ") and "the installation" in said_to(working)[0]
     assert Incident.objects.get().how == "dismissed"
 
 
@@ -199,17 +199,7 @@ def test_what_a_person_paused_is_not_let_go_on_by_a_budget(manager, operator, wo
     assert now_of(working).state == "paused"
 
 
-def test_a_removed_budget_holds_nobody(manager, working):
-    row = made(manager)
-    hit(row, working)
-    services.remove(row, manager)
-    resume(working.run, manager)
-    assert now_of(working).state == "running"
-
-
 def test_a_run_that_has_ended_is_not_paused_by_its_last_request(manager, working):
-    from devaipod_web.runs.services.stop import stop
-
     stop(working.run, manager)
     hit(made(manager), working)
     assert now_of(working).state == "stopped"

@@ -389,7 +389,7 @@ def test_a_persons_page_has_their_budgets(page, manager, operator):
 
 def test_a_paused_run_leads_to_what_it_waits_for(page, viewer, incident):
     Run.objects.update(state=State.PAUSED)
-    assert f"/spend/incidents/{incident.key}/" in page(viewer, "run_aside", incident.run.key)
+    assert f"/spend/incidents/{incident.key}/" in page(viewer, "run", incident.run.key)
 
 
 def test_every_component_is_on_the_style_guide(page, viewer, settings):

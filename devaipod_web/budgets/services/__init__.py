@@ -2,11 +2,10 @@
 
 from devaipod_web.budgets.services.budget import create, remove, update
 from devaipod_web.budgets.services.incident import dismiss, stop_run
-from devaipod_web.budgets.services.resolve import change, resolve
+from devaipod_web.budgets.services.resolve import resolve
 from devaipod_web.budgets.services.room import extend_once, raise_limit
 
 __all__ = [
-    "change",
     "create",
     "dismiss",
     "extend_once",

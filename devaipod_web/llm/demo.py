@@ -43,6 +43,8 @@ class Reply:
     tokens_in: int
     tokens_out: int
     hang: bool = False
+    #: Whether the called tool takes a text instead of arguments.
+    freeform: bool = False
 
 
 def reply(request: dict[str, Any]) -> Reply:
@@ -66,6 +68,7 @@ def reply(request: dict[str, Any]) -> Reply:
         tokens_in=len(json.dumps(messages)) // CHARACTERS_PER_TOKEN + 1,
         tokens_out=len(said) // CHARACTERS_PER_TOKEN + 1,
         hang=hang,
+        freeform=any(tool.freeform and tool.name == step.tool for tool in tools),
     )
 
 

@@ -34,12 +34,16 @@ def _responses(request: Mapping[str, Any]) -> Request:
             messages.append({"role": item.get("role"), "content": _words(item.get("content"))})
         elif kind == "function_call":
             messages.append(_call(item.get("call_id"), item.get("name"), item.get("arguments")))
-        elif kind == "function_call_output":
+        elif kind == "custom_tool_call":
+            messages.append(_call(item.get("call_id"), item.get("name"), item.get("input")))
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             messages.append(_result(item.get("call_id"), _words(item.get("output"))))
     tools = [
         _tool(tool.get("name"), tool.get("description"), tool.get("parameters"))
-        for tool in objects(request.get("tools"))
         if tool.get("type") == "function"
+        else {"type": "custom", "custom": {"name": tool.get("name")}}
+        for tool in objects(request.get("tools"))
+        if tool.get("type") in ("function", "custom")
     ]
     return {"messages": messages, "tools": tools}
 

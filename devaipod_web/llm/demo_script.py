@@ -237,6 +237,8 @@ def _edit(
     why = f"Write {note}"
     call = demo_tools.write_call(tools, scene.path(note), content, why)
     if call is None:
+        call = demo_tools.add_file_call(tools, note, content, why)
+    if call is None:
         call = demo_tools.shell_call(tools, _write_command(note, content), why)
     if call:
         result = yield Step(f"I write the note `{note}`.", *call)
@@ -254,6 +256,9 @@ def _link(
 ) -> Generator[Step, Result, str]:
     """Link the note below the README's first heading. Returns changed, refused, or nothing when there is no place for it."""
     call = demo_tools.read_call(tools, scene.path(readme), f"Read {readme}")
+    if call is None and demo_tools.choose(tools, demo_tools.PATCH_NAMES):
+        # Codex reads with its shell.
+        call = demo_tools.shell_call(tools, f"cat {shlex.quote(readme)}", f"Read {readme}")
     if call is None:
         return ""
     result = yield Step(f"Then `{readme}`, to link the note there.", *call)
@@ -267,6 +272,8 @@ def _link(
     edit = demo_tools.edit_call(
         tools, scene.path(readme), heading, new, f"Link the note in {readme}"
     )
+    if edit is None:
+        edit = demo_tools.update_file_call(tools, readme, heading, new, f"Link the note in {readme}")
     if edit is None:
         return ""
     result = yield Step(f"I link the note below the heading of `{readme}`.", *edit)

@@ -26,6 +26,7 @@ SHELL_NAMES = (
 READ_NAMES = ("read", "read_file", "view", "cat", "open_file", "developer__read")
 WRITE_NAMES = ("write", "write_file", "create_file", "create", "developer__write")
 EDIT_NAMES = ("edit", "replace", "str_replace", "edit_file", "developer__edit")
+PATCH_NAMES = ("apply_patch",)
 TODO_NAMES = ("todowrite", "todo_write", "update_plan", "write_todos", "todo")
 
 COMMAND_ARGUMENTS = ("command", "cmd", "script", "commands")
@@ -33,16 +34,21 @@ PATH_ARGUMENTS = ("filePath", "file_path", "path", "absolute_path", "filename", 
 CONTENT_ARGUMENTS = ("content", "contents", "text", "file_text", "file_content")
 OLD_ARGUMENTS = ("oldString", "old_string", "old_str", "old_text", "before")
 NEW_ARGUMENTS = ("newString", "new_string", "new_str", "new_text", "after")
+PATCH_ARGUMENTS = ("input", "patch")
 LIST_ARGUMENTS = ("todos", "plan", "items", "entries")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One offered tool: its name and the properties of its arguments."""
+    """One offered tool: its name and the properties of its arguments.
+
+    A `freeform` tool takes a text instead; it is the one argument `input` here.
+    """
 
     name: str
     properties: dict[str, Any]
     required: tuple[str, ...]
+    freeform: bool = False
 
     def argument(self, names: Sequence[str]) -> str | None:
         """The first of these names that the tool has as an argument."""
@@ -62,6 +68,10 @@ def offered(request: dict[str, Any]) -> list[Tool]:
     tools = []
     for entry in objects(request.get("tools")):
         function = entry.get("function")
+        custom = entry.get("custom")
+        if isinstance(custom, dict) and isinstance(custom.get("name"), str):
+            tools.append(Tool(custom["name"], {"input": {"type": "string"}}, ("input",), True))
+            continue
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             continue
         schema = function.get("parameters")
@@ -139,6 +149,32 @@ def edit_call(
         _name(tool, NEW_ARGUMENTS): new,
     }
     return tool.name, tool.call(given, why=why)
+
+
+def add_file_call(
+    tools: Sequence[Tool], path: str, content: str, why: str
+) -> tuple[str, dict[str, Any]] | None:
+    """A call of the offered patch tool (Codex's) that adds a file, or None."""
+    lines = [f"*** Add File: {path}", *(f"+{line}" for line in content.splitlines())]
+    return _patch_call(tools, lines, why)
+
+
+def update_file_call(
+    tools: Sequence[Tool], path: str, old: str, new: str, why: str
+) -> tuple[str, dict[str, Any]] | None:
+    """A call of the offered patch tool that replaces a line of a file, or None."""
+    lines = [f"*** Update File: {path}", "@@", f"-{old}"]
+    return _patch_call(tools, [*lines, *(f"+{line}" for line in new.splitlines())], why)
+
+
+def _patch_call(
+    tools: Sequence[Tool], lines: Sequence[str], why: str
+) -> tuple[str, dict[str, Any]] | None:
+    tool = choose(tools, PATCH_NAMES, PATCH_ARGUMENTS)
+    if tool is None:
+        return None
+    text = "\n".join(["*** Begin Patch", *lines, "*** End Patch"]) + "\n"
+    return tool.name, tool.call({_name(tool, PATCH_ARGUMENTS): text}, why=why)
 
 
 def todo_call(

@@ -1,0 +1,179 @@
+"""The real programs of every agent that npm has, in real pods without a network, on the scripted demo in their own wire form.
+
+One run an agent goes the whole way: it asks and a person answers, edits, commits, is reviewed, is prompted again in the same
+session, is cancelled, loses its pod and takes its session up in the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from devaipod_web import db, home
+from devaipod_web.accounts.models import User
+from devaipod_web.forges.git import git
+from devaipod_web.host import podman_service
+from devaipod_web.llm import demo
+from devaipod_web.llm.models import LlmCall
+from devaipod_web.projects.models import Project
+from devaipod_web.reviews.models import Review
+from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunPod
+from devaipod_web.runs.services.launch import launch
+from devaipod_web.runs.services.permissions import answer
+from devaipod_web.runs.services.prompt import prompt
+from devaipod_web.runs.services.stop import cancel_turn
+from devaipod_web.runs.supervisor.driver import _cool as cool
+from pods.agents import PROFILES
+from tests.agents.image import podman
+from tests.e2e.installation import make_upstream
+from tests.runs.world import World, story, world
+
+pytestmark = [pytest.mark.podman, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+TASK = "Say in the README what the till does"
+#: Those that take an earlier session up in a new pod.
+TAKES_UP = {"opencode", "claude", "codex", "gemini", "qwen"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def podman_service_ends():
+    """The API service of this test session's installation goes when these tests are done."""
+    yield
+    podman_service.stop()
+
+
+@pytest.fixture
+def shop(tmp_path, settings):
+    """A project with a real upstream and the scripted demo, where a person is asked."""
+    settings.LOCAL_REPOSITORY_ROOTS = [str(tmp_path)]
+    upstream = make_upstream(tmp_path / "shop")
+    ada = User.objects.create(username="ada")
+    return Project.objects.create(
+        slug="shop", name="Shop", upstream_url=str(upstream), created_by=ada
+    ), ada
+
+
+@pytest.fixture
+async def place():
+    async with world() as here:
+        yield here
+
+
+@contextlib.asynccontextmanager
+async def answering(run: Run, by: User) -> AsyncIterator[None]:
+    """A person who allows whatever the run asks, once each time."""
+
+    def allow() -> None:
+        for asked in PermissionRequest.objects.filter(run=run, state=PermissionState.OPEN):
+            option = next(o["id"] for o in asked.options if o["kind"] == "allow_once")
+            answer(asked, by, option_id=option)
+
+    async def keep() -> None:
+        while True:
+            await db.write(allow)
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def payloads(run: Run, kind: str) -> list[dict]:
+    return [row.payload for row in run.events.filter(kind=kind).order_by("seq")]
+
+
+def turns_ended(number: int):
+    return lambda run: run.events.filter(kind="turn.ended").count() >= number
+
+
+@pytest.mark.parametrize("agent", [key for key, p in PROFILES.items() if p.speaks_acp and p.image])
+async def test_the_real_program_works_asks_goes_on_and_is_cancelled(
+    agent: str, place: World, shop: tuple[Project, User]
+):
+    project, ada = shop
+    run = await db.write(launch, project, ada, task=TASK, agent=agent)
+    async with answering(run, ada):
+        ended = await place.until(run, "succeeded", 120)
+        await place.wait(run, lambda r: Review.objects.filter(run=r).exists(), 20, "a review")
+    await db.read(check_work, ended, agent)
+
+    # A follow-up, in the same session of the same pod.
+    await db.write(prompt, ended, ada, "Look once more\ndemo: no-edit")
+    async with answering(run, ada):
+        await place.wait(run, turns_ended(2), 60, "to end its second turn")
+        await place.until(run, "succeeded", 20)
+    # A turn that would last a minute is cancelled.
+    await db.write(prompt, await place.run(run.key), ada, "Wait\ndemo: no-edit\ndemo: run sleep 61")
+    async with answering(run, ada):
+        await place.wait(run, sleeps, 60, "to sleep")
+    await db.write(cancel_turn, await place.run(run.key), ada)
+    await place.wait(run, turns_ended(3), 20, "to end its cancelled turn")
+    await db.read(check_turns, await place.run(run.key))
+
+    # The pod goes; a prompt brings a new one, which knows what was said.
+    await db.write(cool, run.pk)
+    await place.gone(run)
+    await db.write(prompt, await place.run(run.key), ada, "Go on\ndemo: no-edit")
+    async with answering(run, ada):
+        await place.wait(run, turns_ended(4), 90, "to end its fourth turn")
+    await db.read(check_taken_up, await place.run(run.key), agent)
+
+
+def check_work(run: Run, agent: str) -> None:
+    asked = PermissionRequest.objects.filter(run=run)
+    assert asked.exists(), story(run)
+    assert set(asked.values_list("state", flat=True)) == {PermissionState.ALLOWED}
+    review = Review.objects.get(run=run)
+    files = changed(review)
+    assert any(re.fullmatch(r"notes/[\w-]+\.md", name) for name in files), (files, story(run))
+    assert review.files == len(files)
+    # The agent's own commit, not the sidecar's snapshot of what it left.
+    assert payloads(run, "work.staged")[-1]["commits"] >= 1
+    assert not payloads(run, "work.staged")[-1]["snapshot"], story(run)
+    assert payloads(run, "tool_call")
+    assert payloads(run, "message")
+    assert not payloads(run, "agent.junk"), payloads(run, "agent.junk")
+    assert not [n for n in payloads(run, "sidecar.note")], payloads(run, "sidecar.note")
+    calls = LlmCall.objects.filter(run=run)
+    assert set(calls.values_list("form", flat=True)) == {PROFILES[agent].forms[0]}
+    assert set(calls.values_list("model", "status")) == {(demo.MODEL, 200)}
+    assert run.tokens_in > 0 and run.tokens_out > 0
+    assert not payloads(run, "model.refused"), payloads(run, "model.refused")
+
+
+def changed(review: Review) -> list[str]:
+    """The paths that differ between a review's base and its head."""
+    repository = home.run_repository(review.run.project.key, review.run.key)
+    words = ["diff", "--name-only", review.base, review.head]
+    return git(words, repository=repository).decode().splitlines()
+
+
+def sleeps(run: Run) -> bool:
+    names = [pod.name for pod in RunPod.objects.filter(run=run, ended_at=None)]
+    return any("sleep 61" in podman("top", f"{name}-agent", "args", check=False) for name in names)
+
+
+def check_turns(run: Run) -> None:
+    first, second, third = payloads(run, "turn.ended")
+    assert (first["stop_reason"], second["stop_reason"]) == ("end_turn", "end_turn")
+    assert third["stop_reason"] == "cancelled", story(run)
+    (session,) = payloads(run, "session.started")
+    assert (session["how"], session["context_lost"]) == ("new", False)
+    assert RunPod.objects.filter(run=run).count() == 1
+
+
+def check_taken_up(run: Run, agent: str) -> None:
+    first, second = payloads(run, "session.started")
+    assert payloads(run, "turn.ended")[3]["stop_reason"] == "end_turn", story(run)
+    if agent in TAKES_UP:
+        assert second["how"] in ("resumed", "loaded"), story(run)
+        assert second["session_id"] == first["session_id"]
+    assert second["context_lost"] is (agent not in TAKES_UP)

@@ -46,7 +46,9 @@ def set_up() -> str:
 
 def build_images(names: str) -> str:
     """The command that builds the images of these agents, as people type it here: in messages."""
-    return f"`make images AGENTS={names}`" if in_checkout() else f"`devaipod setup --agents {names}`"
+    return (
+        f"`make images AGENTS={names}`" if in_checkout() else f"`devaipod setup --agents {names}`"
+    )
 
 
 def home() -> Path:

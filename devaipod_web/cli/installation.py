@@ -60,11 +60,7 @@ def _bring_up_host(agents: str) -> None:
     from devaipod_web.host.terminal import Terminal
 
     # Standard output is for the result; the host's steps are progress.
-    on_host(
-        lambda: commands.up(
-            home.home(), say=Terminal(sys.stderr), agents=images.named(agents)
-        )
-    )
+    on_host(lambda: commands.up(home.home(), say=Terminal(sys.stderr), agents=images.named(agents)))
 
 
 def status(as_json: AsJson = False) -> None:

@@ -39,7 +39,6 @@ HASH_LENGTH = 12
 KEEP_IMAGES = 5
 
 
-
 @dataclass(frozen=True)
 class Recipe:
     """What an image is made from: its Containerfile and folders below `images/`, and sources relative to what holds `pods`."""
@@ -47,7 +46,10 @@ class Recipe:
     containerfile: str
     parts: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    #: Build arguments beside the base.
     arguments: tuple[str, ...] = ()
+    #: Whether its packages are fetched in the image `npm`.
+    by_npm: bool = False
 
 
 def _packaged(key: str) -> Recipe:
@@ -56,6 +58,7 @@ def _packaged(key: str) -> Recipe:
         "agents/Containerfile",
         ("agents/Containerfile", f"agents/{key}"),
         arguments=(f"AGENT={key}",),
+        by_npm=True,
     )
 
 
@@ -68,6 +71,7 @@ RECIPES_BY_NAME = {
         ("sidecar",),
         ("pods/__init__.py", "pods/spec.py", "pods/sidecar"),
     ),
+    "npm": Recipe("npm/Containerfile", ("npm",)),
     **{f"agent-{key}": _packaged(key) for key in PACKAGED},
 }
 #: Names on the command line: that of the default image, of the others, and all of these.
@@ -145,6 +149,10 @@ def ensure_images(*, say: Terminal, agents: tuple[str, ...] = ()) -> Images:
     missing = {name: reference for name, reference in asked.items() if not stored(reference)}
     if missing and not stored(wanted.base):
         _make_base(wanted.base, say=say)
+    if any(RECIPES_BY_NAME[name].by_npm for name in missing):
+        npm = _npm(wanted.base)
+        if not stored(npm):
+            _build("npm", npm, base=wanted.base, say=say)
     for name, reference in missing.items():
         _build(name, reference, base=wanted.base, say=say)
     if missing:
@@ -160,6 +168,11 @@ def ensure_images(*, say: Terminal, agents: tuple[str, ...] = ()) -> Images:
     card().parent.mkdir(parents=True, exist_ok=True)
     card().write_text(json.dumps(asdict(wanted)))
     return wanted
+
+
+def _npm(base: str) -> str:
+    """The reference of the image in which npm fetches packages: those are pinned by lock files, so it counts in no other's tag."""
+    return f"localhost/devaipod-npm:{_digest('npm', base.rpartition(':')[2])}"
 
 
 def _digest(name: str, base: str = "") -> str:
@@ -296,7 +309,8 @@ def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
     ):
         step.tail = reference
         recipe = RECIPES_BY_NAME[name]
-        given = [*([f"BASE={base}"] if base else []), *recipe.arguments]
+        npm = [f"NPM={_npm(base)}"] if recipe.by_npm else []
+        given = [*([f"BASE={base}"] if base else []), *npm, *recipe.arguments]
         arguments = [word for one in given for word in ("--build-arg", one)]
         follow(
             [

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from devaipod_web.llm.demo import SYNTHETIC
+from devaipod_web.llm.demo import own_words
 from devaipod_web.llm.demo_tools import objects
 
 Request = dict[str, Any]
@@ -126,7 +126,7 @@ def _words(value: object) -> str:
 def _own_words(parts: list[dict[str, Any]]) -> str:
     """The text of a message without the parts that an agent put in on its own, where there are others."""
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    own = [text for text in texts if not SYNTHETIC.match(text)]
+    own = [words for text in texts if (words := own_words(text))]
     return "\n".join(own or texts)
 
 

@@ -188,7 +188,7 @@ def story(task: Task, tools: Sequence[Tool], *, turn: int, folder: str = "") -> 
 
 def _look(scene: _Scene, tools: Sequence[Tool], intro: str) -> Generator[Step, Result, None]:
     command = "pwd && git log --oneline -n 5 && echo --- && git ls-files | head -n 200"
-    call = demo_tools.shell_call(tools, command, "Look at the repository")
+    call = demo_tools.shell_call(tools, command, "Look at the repository", reads=True)
     if call is None:
         return
     result = yield Step(intro, *call)
@@ -258,7 +258,8 @@ def _link(
     call = demo_tools.read_call(tools, scene.path(readme), f"Read {readme}")
     if call is None and demo_tools.choose(tools, demo_tools.PATCH_NAMES):
         # Codex reads with its shell.
-        call = demo_tools.shell_call(tools, f"cat {shlex.quote(readme)}", f"Read {readme}")
+        cat = f"cat {shlex.quote(readme)}"
+        call = demo_tools.shell_call(tools, cat, f"Read {readme}", reads=True)
     if call is None:
         return ""
     result = yield Step(f"Then `{readme}`, to link the note there.", *call)
@@ -273,7 +274,9 @@ def _link(
         tools, scene.path(readme), heading, new, f"Link the note in {readme}"
     )
     if edit is None:
-        edit = demo_tools.update_file_call(tools, readme, heading, new, f"Link the note in {readme}")
+        edit = demo_tools.update_file_call(
+            tools, readme, heading, new, f"Link the note in {readme}"
+        )
     if edit is None:
         return ""
     result = yield Step(f"I link the note below the heading of `{readme}`.", *edit)

@@ -7,6 +7,8 @@ arguments are read from the schema.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +32,9 @@ PATCH_NAMES = ("apply_patch",)
 TODO_NAMES = ("todowrite", "todo_write", "update_plan", "write_todos", "todo")
 
 COMMAND_ARGUMENTS = ("command", "cmd", "script", "commands")
+SANDBOX_ARGUMENT, ESCALATED = "sandbox_permissions", "require_escalated"
+#: What Codex tells its model when nobody would be asked.
+NEVER_ASKS = re.compile(r"approval policy is currently never", re.IGNORECASE)
 PATH_ARGUMENTS = ("filePath", "file_path", "path", "absolute_path", "filename", "file")
 CONTENT_ARGUMENTS = ("content", "contents", "text", "file_text", "file_content")
 OLD_ARGUMENTS = ("oldString", "old_string", "old_str", "old_text", "before")
@@ -50,6 +55,11 @@ class Tool:
     required: tuple[str, ...]
     freeform: bool = False
 
+    @property
+    def escalates(self) -> bool:
+        """Whether a call may ask a person to run it outside of the sandbox that the agent (Codex) puts its commands into."""
+        return {SANDBOX_ARGUMENT, "justification"} <= set(self.properties)
+
     def argument(self, names: Sequence[str]) -> str | None:
         """The first of these names that the tool has as an argument."""
         return next((name for name in names if name in self.properties), None)
@@ -64,8 +74,13 @@ class Tool:
 
 
 def offered(request: dict[str, Any]) -> list[Tool]:
-    """The function tools of a request in OpenAI's chat form; what is malformed is passed over."""
+    """The tools of a request in OpenAI's chat form; what is malformed is passed over."""
     tools = []
+    never_asks = any(
+        NEVER_ASKS.search(json.dumps(message.get("content")))
+        for message in objects(request.get("messages"))
+        if message.get("role") in ("system", "developer")
+    )
     for entry in objects(request.get("tools")):
         function = entry.get("function")
         custom = entry.get("custom")
@@ -78,6 +93,8 @@ def offered(request: dict[str, Any]) -> list[Tool]:
         schema = schema if isinstance(schema, dict) else {}
         properties = schema.get("properties")
         required = schema.get("required")
+        if never_asks and isinstance(properties, dict):
+            properties = {k: v for k, v in properties.items() if k != SANDBOX_ARGUMENT}
         tools.append(
             Tool(
                 function["name"],
@@ -105,16 +122,20 @@ def choose(tools: Sequence[Tool], names: Sequence[str], *needed: Sequence[str]) 
     return None
 
 
-def shell_call(tools: Sequence[Tool], command: str, why: str) -> tuple[str, dict[str, Any]] | None:
-    """A call of the offered shell, or None when there is none."""
+def shell_call(
+    tools: Sequence[Tool], command: str, why: str, *, reads: bool = False
+) -> tuple[str, dict[str, Any]] | None:
+    """A call of the offered shell, or None when there is none. What does more than read asks to leave a sandbox of the agent's own."""
     tool = choose(tools, SHELL_NAMES, COMMAND_ARGUMENTS)
     if tool is None:
         return None
     name = tool.argument(COMMAND_ARGUMENTS)
     assert name is not None
     listed = _type(tool.properties[name]) == "array"
-    value: Any = ["sh", "-c", command] if listed else command
-    return tool.name, tool.call({name: value}, why=why)
+    given: dict[str, Any] = {name: ["sh", "-c", command] if listed else command}
+    if tool.escalates and not reads:
+        given |= {SANDBOX_ARGUMENT: ESCALATED, "justification": f"{why}?"}
+    return tool.name, tool.call(given, why=why)
 
 
 def read_call(tools: Sequence[Tool], path: str, why: str) -> tuple[str, dict[str, Any]] | None:

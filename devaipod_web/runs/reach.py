@@ -86,9 +86,7 @@ def _image(project: Project, agent: str) -> tuple[str, str, list[tuple[str, str]
         return default, whence, [*_said(without), ("info", note)]
     try:
         commit = staging.resolve(project, project.upstream_branch)
-        found = image.plan(
-            project, commit, agent=agent, workspace=f"/workspaces/{project.slug}"
-        )
+        found = image.plan(project, commit, agent=agent, workspace=f"/workspaces/{project.slug}")
     except (ForgeError, BackendError) as error:
         return default, whence, [("warning", f"{error.message} {error.next_step}".strip())]
     if found.source != "project":

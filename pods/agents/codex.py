@@ -43,7 +43,7 @@ def _files(choice: Choice) -> dict[str, str]:
     text = CONFIG.format(
         model=json.dumps(choice.model),
         base=json.dumps(LLM_URL),
-        approval="never" if choice.allows else "untrusted",
+        approval="never" if choice.allows else "on-request",
     )
     return {".codex/config.toml": text}
 

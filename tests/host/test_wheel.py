@@ -12,6 +12,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest

@@ -59,9 +59,7 @@ class ResponsesAgent(Agent):
                 name, key = item["name"], item["call_id"]
                 custom = item["type"] == "custom_tool_call"
                 self.custom = custom
-                arguments = (
-                    {"input": item["input"]} if custom else json.loads(item["arguments"])
-                )
+                arguments = {"input": item["input"]} if custom else json.loads(item["arguments"])
         return text, name, key, arguments
 
     def result(self, key: str, name: str, text: str) -> None:

@@ -27,8 +27,7 @@ from pods.devcontainer import RESERVED
 from pods.spec import EXIT_AGENT_MISSING
 
 ECHO = AgentProfile("echo", "Echo", "cat", ("cat",))
-SHOW = AgentProfile("show", "Show", "cat", ("sh", "-c", 'cat "$HOME/.x/y z" "$HOME/plain"'))
-AWKWARD = "it's \"quoted\" $HOME `id` \\ %s\nsecond line\n"
+AWKWARD = 'it\'s "quoted" $HOME `id` \\ %s\nsecond line\n'
 
 
 @pytest.fixture
@@ -108,7 +107,9 @@ def test_files_are_written_into_the_home_as_they_are_whatever_was_there(start, t
     elsewhere = tmp_path / "elsewhere"
     (home / "plain").symlink_to(elsewhere)
     lifecycle = {"postStartCommand": [("sh", "-c", 'mkdir "$HOME/.x"; echo mine > "$HOME/.x/y z"')]}
-    code, _, errors = start(SHOW, lifecycle=lifecycle, files={".x/y z": AWKWARD, "plain": "one"})
+    code, _, errors = start(
+        text=b"x\n", lifecycle=lifecycle, files={".x/y z": AWKWARD, "plain": "one"}
+    )
     assert (code, errors) == (0, "devaipod: postStartCommand\n")
     assert (home / ".x" / "y z").read_text() == AWKWARD
     assert (home / "plain").read_text() == "one"

@@ -13,6 +13,7 @@ from devaipod_web.host import commands, doctor, images, python
 from devaipod_web.host.errors import HostError
 from devaipod_web.host.packages import ensure_packages
 from devaipod_web.host.terminal import Terminal
+from pods.agents import PACKAGED
 
 VERBS = {
     "venv": "make .venv from the lock file (--dev: with what tests need)",
@@ -92,7 +93,7 @@ def _run(
     python.enter(arguments)
     if verb in ("setup", "images"):
         # The tests drive every agent.
-        commands.prepare(folder, say=say, tests=dev, agents=images.PACKAGED if dev else agents)
+        commands.prepare(folder, say=say, tests=dev, agents=PACKAGED if dev else agents)
     else:
         commands.up(folder, say=say, agents=agents)
     say(f"  {say.total()}")

@@ -192,7 +192,8 @@ def _look(scene: _Scene, tools: Sequence[Tool], intro: str) -> Generator[Step, R
     if call is None:
         return
     result = yield Step(intro, *call)
-    lines = [line.rstrip() for line in result.text.splitlines()]
+    # Agents of Gemini CLI's family write "Output: " before what a command printed.
+    lines = [line.rstrip().removeprefix("Output: ") for line in result.text.splitlines()]
     start = next((i for i, line in enumerate(lines) if re.fullmatch(r"/[^\0<>]*", line)), None)
     if start is None or "---" not in lines:
         return

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from devaipod_web import db, home
-from devaipod_web.budgets import ledger
 from devaipod_web.accounts.models import User
+from devaipod_web.budgets import ledger
 from devaipod_web.forges.git import git
 from devaipod_web.host import podman_service
-from devaipod_web.llm import demo
-from devaipod_web.llm.models import LlmCall
+from devaipod_web.llm import demo, upstream, vault
+from devaipod_web.llm.models import LlmCall, Provider
 from devaipod_web.projects.models import Project
 from devaipod_web.reviews.models import Review
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunPod
@@ -30,6 +30,7 @@ from devaipod_web.runs.services.stop import cancel_turn
 from devaipod_web.runs.supervisor.driver import _cool as cool
 from pods.agents import PROFILES
 from tests.agents.image import podman
+from tests.agents.upstream import playing
 from tests.e2e.installation import make_upstream
 from tests.runs.world import World, story, world
 
@@ -105,9 +106,9 @@ async def test_the_real_program_works_asks_goes_on_and_is_cancelled(
 ):
     project, ada = shop
     run = await db.write(launch, project, ada, task=TASK, agent=agent)
+    unasked = await db.write(launch, project, ada, task=TASK, agent=agent, permission_policy="allow")  # fmt: skip
     async with answering(run, ada):
         ended = await place.until(run, "succeeded", 120)
-        open(f"/tmp/p/agents-story-{agent}", "w").write(await db.read(story, ended))  # XXX
         await place.wait(run, lambda r: Review.objects.filter(run=r).exists(), 20, "a review")
     await ledger.current().beat()  # what was settled is written now
     await db.read(check_work, await place.run(run.key), agent)
@@ -128,6 +129,51 @@ async def test_the_real_program_works_asks_goes_on_and_is_cancelled(
     await db.write(cancel_turn, await place.run(run.key), ada)
     await place.wait(run, turns_ended(3), 20, "to end its cancelled turn")
     await db.read(check_taken_up, await place.run(run.key))
+    await place.until(unasked, "succeeded", 60)
+    await db.read(check_unasked, await place.run(unasked.key))
+
+
+#: Kind of a provider → a model of it whose price is known, and the form that OpenCode speaks with it.
+OTHERS = {
+    "anthropic": ("claude-sonnet-4-5", "anthropic-messages"),
+    "gemini": ("gemini-2.5-pro", "gemini"),
+}
+
+
+async def test_opencode_speaks_the_form_of_the_provider_that_it_has(
+    place: World, shop: tuple[Project, User], settings
+):
+    settings.ALLOWED_PRIVATE_NETWORKS = ["127.0.0.0/8"]
+    project, ada = shop
+    runs = {}
+    async with playing() as address:
+        for kind, (model, _) in OTHERS.items():
+            provider = await db.write(
+                Provider.objects.create,
+                name=kind,
+                kind=kind,
+                base_url=address,
+                credential=vault.seal(b"a key"),
+            )
+            runs[kind] = await db.write(
+                launch,
+                project,
+                ada,
+                task=TASK,
+                provider=provider,
+                model=model,
+                permission_policy="allow",
+            )
+        for run in runs.values():
+            await place.until(run, "succeeded", 120)
+    await ledger.current().beat()
+    for kind, (model, form) in OTHERS.items():
+        calls = LlmCall.objects.filter(run=runs[kind])
+        found = await db.read(lambda calls=calls: set(calls.values_list("form", "model", "status")))
+        assert found == {(form, model, 200)}
+        assert await db.read(lambda calls=calls: all(call.cost > 0 for call in calls))
+        await db.read(check_unasked, await place.run(runs[kind].key))
+    await upstream.close()
 
 
 def check_work(run: Run, agent: str) -> None:
@@ -169,6 +215,13 @@ def check_follow_up(run: Run) -> None:
     (session,) = payloads(run, "session.started")
     assert (session["how"], session["context_lost"]) == ("new", False)
     assert RunPod.objects.filter(run=run).count() == 1
+
+
+def check_unasked(run: Run) -> None:
+    assert not PermissionRequest.objects.filter(run=run).exists(), story(run)
+    assert not payloads(run, "sidecar.note"), payloads(run, "sidecar.note")
+    staged = payloads(run, "work.staged")[-1]
+    assert (staged["commits"], staged["snapshot"]) == (1, False), story(run)
 
 
 def check_taken_up(run: Run) -> None:

@@ -4,7 +4,7 @@ SHELL := /bin/sh
 # The system's Python runs devaipod_web.host until .venv is there; `make PYTHON=python3.12 up` chooses one.
 HOST = python=$$(PYTHON="$(PYTHON)" sh devaipod_web/host/find-python.sh) && "$$python" -m devaipod_web.host
 BIN := .venv/bin
-# Of tests: PYTEST="-k promote -x" make test
+# Of tests: PYTEST="-k promote -x" make test; -n 0 runs them in one process, with output as it comes.
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,7 +31,7 @@ doctor: ## Say what is wrong on this host, and what mends it
 	@$(HOST) doctor
 
 test: setup ## The whole test suite: real podman, agents, Chromium
-	@$(HOST) test $(PYTEST)
+	@$(HOST) test -n 3 --dist loadfile -q $(PYTEST)
 
 check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev

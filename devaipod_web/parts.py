@@ -138,6 +138,13 @@ class Web(_Listener):
         super().__init__()
         self._sock = sock
 
+    async def _start(self) -> None:
+        from devaipod_web import db
+        from devaipod_web.runs import terminals
+
+        await db.write(terminals.close_left)
+        await super()._start()
+
     def _sockets(self) -> list[socket.socket]:
         return [self._sock]
 

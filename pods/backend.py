@@ -118,9 +118,12 @@ class ContainerBackend(Protocol):
         argv: Sequence[str],
         *,
         tty: bool = False,
+        size: tuple[int, int] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> ExecSession:
-        """Run a program in a running container. Raises `PodNotFound`, `StartFailed`."""
+        """Run a program in a running container. `size` is the terminal's from its first moment on, in rows and columns of characters.
+
+        Raises `PodNotFound`, `StartFailed`."""
         ...
 
     async def stop(self, pod: str, *, grace_seconds: float = 10) -> None:

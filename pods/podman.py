@@ -378,6 +378,7 @@ class PodmanBackend:
         argv: Sequence[str],
         *,
         tty: bool = False,
+        size: tuple[int, int] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> podman_exec.PodmanExec:
         """Run a program in a running container."""
@@ -391,7 +392,7 @@ class PodmanBackend:
         }
         name = container_name(pod, container)
         created = await self._client.post(f"/containers/{name}/exec", body)
-        return await podman_exec.start(self._client, created["Id"], tty=tty)
+        return await podman_exec.start(self._client, created["Id"], tty=tty, size=size)
 
     async def stop(self, pod: str, *, grace_seconds: float = 10) -> None:
         """End the agent, then the sidecar, then what is left."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pods.errors import BackendUnavailable, StartFailed
@@ -79,10 +80,16 @@ class PodmanExec:
             await self._writer.wait_closed()
 
 
-async def start(client: PodmanClient, identity: str, *, tty: bool) -> PodmanExec:
+async def start(
+    client: PodmanClient, identity: str, *, tty: bool, size: tuple[int, int] | None = None
+) -> PodmanExec:
     """Start the created exec session `identity` and take its connection over. Raises StartFailed, BackendUnavailable."""
+    how: dict[str, object] = {"Detach": False, "Tty": tty}
+    if tty and size is not None:
+        # A size that is told later can be lost: a shell's line editor reads the size at its start and sets what it has read.
+        how["h"], how["w"] = size
     try:
-        streams = await asyncio.wait_for(_hijack(client.socket, identity, tty=tty), START_SECONDS)
+        streams = await asyncio.wait_for(_hijack(client.socket, identity, how), START_SECONDS)
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         raise BackendUnavailable(
             f"podman's API service at {client.socket} did not start the process ({type(error).__name__}).",
@@ -92,10 +99,10 @@ async def start(client: PodmanClient, identity: str, *, tty: bool) -> PodmanExec
 
 
 async def _hijack(
-    socket: Path, identity: str, *, tty: bool
+    socket: Path, identity: str, how: Mapping[str, object]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=READ_BYTES)
-    body = json.dumps({"Detach": False, "Tty": tty}).encode()
+    body = json.dumps(how).encode()
     writer.write(
         f"POST /v4.0.0/libpod/exec/{identity}/start HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
         f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(body)}\r\n\r\n".encode()

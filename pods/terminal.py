@@ -112,14 +112,16 @@ async def open_terminal(
     *,
     tty: bool = True,
     term: str = DEFAULT_TERM,
+    size: tuple[int, int] | None = None,
 ) -> Terminal:
     """Start `argv`, or without one a shell, in a container as its own user and in its own folder.
 
+    `size` is the terminal's at the start, in rows and columns of characters; `resize` tells later ones.
     Nothing is added to the container's environment but TERM. Raises PodNotFound, StartFailed, BackendUnavailable.
     """
     words = ["sh", "-c", _START, "sh", *(argv or SHELL)]
     env = {"TERM": term} if tty else {}
-    session = await backend.exec(pod, container, words, tty=tty, env=env)
+    session = await backend.exec(pod, container, words, tty=tty, size=size, env=env)
     terminal = Terminal(backend, (pod, container), session)
     try:
         async with asyncio.timeout(START_SECONDS):

@@ -14,6 +14,7 @@ from devaipod_web.runs.models import Run
 #: Modules that drive real git, HTTP servers or processes throughout, or walk long lists: `make test` runs them, `make check`
 #: (under a minute) does not.
 INTEGRATION = (
+    "api/test_auth.py",
     "api/test_delete.py",
     "api/test_lists.py",
     "api/test_streams.py",

@@ -2,7 +2,8 @@
 
 Binary frames carry bytes both ways. Text frames are JSON: the client sends `{"resize": [rows, columns]}` and, without a terminal,
 `{"eof": true}`; the server sends `{"exit": code}` at the end, or `{"error": …, "next_step": …}`, and closes with a code of `Close`
-and its reason. The address takes `argv` (again and again; none: a shell), `tty=0` and `term`.
+and its reason. The address takes `argv` (again and again; none: a shell), `tty=0`, `term`, and the size at the start, `rows` and
+`columns`.
 
 A client that says `{"ack": 0}` gets both ways paced: it then says `{"ack": bytes}` for what it has shown and has at most `WINDOW_BYTES`
 before it, and hears `{"ack": bytes}` for what the program has taken and keeps at most as much on the way. Without, the connection itself
@@ -77,6 +78,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if refusal is not None and refusal.code is not None:
             await self.close(refusal.code, refusal.reason)
             return
+        self.key = ""
         self.program: terminal.Terminal | None = None
         self.started, self.over = asyncio.Event(), asyncio.get_running_loop().create_future()
         self.inputs: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -161,15 +163,18 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.started.set()
         counts = {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out}
         seconds = time.monotonic() - began
-        await db.write(terminals.closed, self.pod, self.user, end, seconds=seconds, **counts)
+        await db.write(
+            terminals.closed, self.key, self.pod, self.user, end, seconds=seconds, **counts
+        )
         log.info("terminal.closed", pod=self.pod.name, who=self.user.username, reason=end.reason)
 
     async def _start(self) -> None:
         given = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
         self.is_tty = given.get("tty", ["1"])[0] != "0"
+        size = _size(given.get("rows", [""])[0], given.get("columns", [""])[0])
         argv, term = given.get("argv", [])[:MAX_ARGUMENTS], given.get("term", [""])[0]
         # First the audit log: nothing is done that does not stand there.
-        await db.write(terminals.opened, self.pod, self.user, argv)
+        self.key = await db.write(terminals.opened, self.pod, self.user, argv)
         log.info("terminal.opened", pod=self.pod.name, who=self.user.username)
         try:
             self.program = await terminal.open_terminal(
@@ -179,6 +184,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 argv,
                 tty=self.is_tty,
                 term=term if TERM.fullmatch(term) else terminal.DEFAULT_TERM,
+                size=size,
             )
         except (BackendError, ValueError) as error:
             told = {"error": str(error)[:1000], "next_step": getattr(error, "next_step", "")[:500]}
@@ -304,6 +310,14 @@ def _admit(scope: dict[str, Any]) -> tuple[callers.Caller, User, RunPod]:
     except Http404:
         raise Problem(404, "not-found", "There is no such pod.") from None
     return caller, user, pod
+
+
+def _size(rows: str, columns: str) -> tuple[int, int] | None:
+    """What the address says of the terminal's size; None when it says nothing that can be."""
+    figures = [int(word) for word in (rows, columns) if re.fullmatch(r"[0-9]{1,4}", word)]
+    if len(figures) == 2 and all(0 < figure <= MAX_SIZE for figure in figures):
+        return figures[0], figures[1]
+    return None
 
 
 def _parsed(text: str) -> Any:

@@ -57,6 +57,9 @@ def attach(
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     query = [("argv", word) for word in command or []]
     query += [("tty", "1" if is_terminal else "0"), ("term", os.environ.get("TERM", ""))]
+    if is_terminal:
+        size = shutil.get_terminal_size()
+        query += [("rows", str(size.lines)), ("columns", str(size.columns))]
     address = client.url.replace("http", "ws", 1) + f"{API}/pods/{segment(pod)}/exec"
     with _raw() if is_terminal else contextlib.nullcontext():
         try:

@@ -118,7 +118,7 @@ def clean(folder: Path, *, say: Terminal) -> None:
     label = f"label=io.devaipod.installation={identity}"
     with say.step("removing pods and volumes of this installation"):
         for name in pods_alive():
-            quick(["podman", "pod", "rm", "--force", name], timeout=60, env=env)
+            quick(["podman", "pod", "rm", "--force", "--time", "0", name], timeout=60, env=env)
         volumes = quick(["podman", "volume", "ls", "--quiet", "--filter", label], env=env).split()
         for volume in volumes:
             quick(["podman", "volume", "rm", "--force", volume], timeout=60, env=env)

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum
 
 from django.conf import settings
 from django.urls import reverse
+from django.utils import timezone
 
 from devaipod_web.accounts.callers import Caller
 from devaipod_web.accounts.models import User
 from devaipod_web.accounts.permissions import Permission
+from devaipod_web.home import new_key
 from devaipod_web.reviews import audit
+from devaipod_web.reviews.models import AuditEntry
 from devaipod_web.runs.models import RunPod
+from devaipod_web.runs.supervisor.lease import is_dead, owner_id
 
 #: Characters of the command that the audit log keeps.
 AUDITED_CHARACTERS = 300
+#: How far `close_left` looks back.
+LOOK_BACK = timedelta(days=30)
 #: Terminals of this process by the name of their pod.
 _open: Counter[str] = Counter()
 
@@ -75,19 +82,52 @@ def still(caller: Caller, permission: Permission, pod: RunPod) -> End | None:
     return None
 
 
-def opened(pod: RunPod, user: User, argv: list[str]) -> None:
-    """Say in the audit log that a terminal begins. Blocking."""
+def opened(pod: RunPod, user: User, argv: list[str]) -> str:
+    """Say in the audit log that a terminal begins, and return its key there. Blocking."""
     command = " ".join(argv)[:AUDITED_CHARACTERS] or "a shell"
-    _audit("terminal.opened", pod, user, {"command": command})
+    key = new_key()
+    _audit("terminal.opened", pod, user, {"command": command, "terminal": key, "by": owner_id()})
+    return key
 
 
 def closed(
-    pod: RunPod, user: User, end: End, *, seconds: float, bytes_in: int, bytes_out: int
+    key: str,
+    pod: RunPod,
+    user: User,
+    end: End,
+    *,
+    seconds: float,
+    bytes_in: int,
+    bytes_out: int,
 ) -> None:
     """Say in the audit log that it has ended. Blocking."""
-    detail: dict[str, object] = {"reason": end.reason, "exit_code": end.exit_code}
+    detail: dict[str, object] = {"reason": end.reason, "exit_code": end.exit_code, "terminal": key}
     detail |= {"seconds": round(seconds, 1), "bytes_in": bytes_in, "bytes_out": bytes_out}
     _audit("terminal.closed", pod, user, detail)
+
+
+def close_left() -> int:
+    """Say in the audit log that terminals of processes that were killed have ended. Returns how many. Blocking."""
+    since = timezone.now() - LOOK_BACK
+    entries = AuditEntry.objects.filter(at__gte=since, action__startswith="terminal.")
+    left: dict[str, AuditEntry] = {}
+    for entry in entries.select_related("actor").order_by("id"):
+        key = str(entry.detail.get("terminal", ""))
+        if entry.action == "terminal.opened" and key:
+            left[key] = entry
+        else:
+            left.pop(key, None)
+    dead = {key: entry for key, entry in left.items() if is_dead(str(entry.detail.get("by", "")))}
+    for key, entry in dead.items():
+        audit.write(
+            entry.actor,
+            "terminal.closed",
+            actor_name=entry.actor_name,
+            target=entry.target,
+            target_url=entry.target_url,
+            detail={"reason": "The server was killed.", "exit_code": None, "terminal": key},
+        )
+    return len(dead)
 
 
 def _audit(action: str, pod: RunPod, user: User, detail: dict[str, object]) -> None:

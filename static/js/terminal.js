@@ -6,9 +6,9 @@ const ACK_BYTES = 64 * 1024; // shown since the last word of it; the server keep
 const WINDOW_BYTES = 256 * 1024; // of input on its way that the shell has not taken yet
 const card = document.querySelector("[data-terminal]");
 
-function address(pod) {
+function address(pod, { rows, cols }) {
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  return `${scheme}//${location.host}/api/devaipod/pods/${encodeURIComponent(pod)}/exec`;
+  return `${scheme}//${location.host}/api/devaipod/pods/${encodeURIComponent(pod)}/exec?rows=${rows}&columns=${cols}`;
 }
 
 function ended(told) {
@@ -18,7 +18,7 @@ function ended(told) {
 
 // Joins a screen to a pod's shell. `onOpen` once it is there, `onEnd(sentence)` once it is over, for whatever reason.
 function join(terminal, pod, { onOpen, onEnd }) {
-  const socket = new WebSocket(address(pod));
+  const socket = new WebSocket(address(pod, terminal));
   socket.binaryType = "arraybuffer";
   const isOpen = () => socket.readyState === WebSocket.OPEN;
   const tell = (message) => isOpen() && socket.send(JSON.stringify(message));

@@ -49,10 +49,14 @@ class Attached:
         pod: str,
         *argv: str,
         tty: bool = True,
+        size: tuple[int, int] | None = None,
         token: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
-        query = urlencode([*(("argv", word) for word in argv), ("tty", "1" if tty else "0")])
+        words = [*(("argv", word) for word in argv), ("tty", "1" if tty else "0")]
+        if size is not None:
+            words += [("rows", str(size[0])), ("columns", str(size[1]))]
+        query = urlencode(words)
         address = place.url.replace("http", "ws", 1) + f"/api/devaipod/pods/{pod}/exec?{query}"
         if headers is None:
             headers = {"Authorization": f"Bearer {token or place.token}"}

@@ -77,7 +77,8 @@ def settled(place: Installation, pod: str) -> None:
 def test_a_shell_of_the_agents_own_user_in_its_workspace_without_capabilities_or_secrets(
     place: Installation, pod: str
 ):
-    with Attached(place, pod) as shell:
+    with Attached(place, pod, size=(24, 80)) as shell:
+        shell.until(b"$ ")
         shell.tells({"resize": [33, 101]})
         shell.types(b"PS1=; stty -echo\n")
         shell.types(b"id -u; pwd; stty size; echo $TERM; echo shell:$0\n")
@@ -100,6 +101,15 @@ def test_a_shell_of_the_agents_own_user_in_its_workspace_without_capabilities_or
     assert last[1]["bytes_in"] > 50
     assert last[1]["bytes_out"] >= len(shell.said)
     assert "stty" not in json.dumps(last)
+
+
+@pytest.mark.parametrize(("asked", "seen"), [((31, 97), b"31 97"), ((0, 97), b"0 0")])
+def test_a_terminal_begins_with_the_size_that_its_address_names(
+    place: Installation, pod: str, asked: tuple[int, int], seen: bytes
+):
+    with Attached(place, pod, "stty", "size", size=asked) as shell:
+        assert shell.to_end()[0] == 1000
+    assert shell.said == seen + b"\r\n"
 
 
 def test_a_program_without_a_terminal_is_a_clean_pipe(place: Installation, pod: str):
@@ -333,3 +343,18 @@ def test_a_server_that_is_asked_to_end_closes_its_terminals_first(place: Install
     place.start()
     last = audit(place, pod)[-1]
     assert (last["action"], last["reason"]) == ("terminal.closed", "The client left.")
+
+
+def test_a_server_that_was_killed_says_at_its_next_start_that_its_terminals_ended(
+    place: Installation, pod: str
+):
+    with Attached(place, pod, "sleep", "1000") as shell:
+        place.wait(lambda: audit(place, pod)[-1]["action"] == "terminal.opened", 10, "its begin")
+        place.kill9()
+        shell.to_end()
+    begin = audit(place, pod)[-1]
+    place.start()
+    last = audit(place, pod)[-1]
+    assert (last["action"], last["reason"]) == ("terminal.closed", "The server was killed.")
+    assert (last["who"], last["terminal"]) == (begin["who"], begin["terminal"])
+    assert audit(place, pod)[-2] == begin

@@ -169,6 +169,21 @@ class StreamTests:
             await session.close()
             await session.close()
 
+    async def test_a_terminal_has_its_size_from_the_first_moment_on(self, kit: Kit) -> None:
+        spec = kit.spec()
+        await kit.up(spec)
+        session = await kit.backend.exec(
+            spec.name, AGENT, ["stty", "size"], tty=True, size=(31, 97)
+        )
+        try:
+            said = b""
+            async with asyncio.timeout(15):
+                while data := await session.read():
+                    said += data
+            assert said == b"31 97\r\n"
+        finally:
+            await session.close()
+
     async def test_without_a_terminal_the_end_of_the_input_is_passed_on(self, kit: Kit) -> None:
         spec = kit.spec()
         await kit.up(spec)

@@ -67,5 +67,5 @@ def _agent(profile: AgentProfile) -> dict[str, Any]:
         "title": profile.title,
         "program": profile.program,
         "forms": list(profile.forms),
-        "image": "" if image.note_without(profile.key) else image.default_image(profile.key),
+        "image": image.default_image(profile.key),
     }

@@ -52,8 +52,14 @@ class Recipe:
     by_npm: bool = False
 
 
+#: Agents whose packages hold no program for Node.js, so that they have a Containerfile of their own.
+BARE = ("goose",)
+
+
 def _packaged(key: str) -> Recipe:
-    """An agent that npm has: one Containerfile for all of them, and each one's package.json with its lock file."""
+    """An agent that npm has: each one's package.json with its lock file, and one Containerfile for all that run on Node.js."""
+    if key in BARE:
+        return Recipe(f"agents/{key}/Containerfile", (f"agents/{key}",), by_npm=True)
     return Recipe(
         "agents/Containerfile",
         ("agents/Containerfile", f"agents/{key}"),

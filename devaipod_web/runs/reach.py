@@ -80,19 +80,14 @@ def _image(project: Project, agent: str) -> tuple[str, str, list[tuple[str, str]
     """The image, where its name comes from, and what devcontainer.json asks for besides."""
     default = project.image or image.default_image(agent)
     whence = "project" if project.image else "default"
-    without = [] if project.image else [("warning", image.note_without(agent))]
     if not home.mirror_repository(project.key).is_dir():
         note = "The repository has not been fetched yet: its devcontainer.json is read when the run starts."
-        return default, whence, [*_said(without), ("info", note)]
+        return default, whence, [("info", note)]
     try:
         commit = staging.resolve(project, project.upstream_branch)
         found = image.plan(project, commit, agent=agent, workspace=f"/workspaces/{project.slug}")
     except (ForgeError, BackendError) as error:
         return default, whence, [("warning", f"{error.message} {error.next_step}".strip())]
     if found.source != "project":
-        whence, without = "devcontainer.json", []
-    return found.image, whence, _said([*without, *(("warning", text) for text in found.warnings)])
-
-
-def _said(notes: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [note for note in notes if note[1]]
+        whence = "devcontainer.json"
+    return found.image, whence, [("warning", text) for text in found.warnings]

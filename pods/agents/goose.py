@@ -1,4 +1,4 @@
-"""Goose, by its documentation: no registry that we use has the program, so it was not tried here, and no image of ours holds it."""
+"""Goose: a program by itself, which speaks the form of several providers."""
 
 from __future__ import annotations
 
@@ -46,4 +46,5 @@ PROFILE = AgentProfile(
     env=_env,
     forms=(OPENAI_CHAT, ANTHROPIC_MESSAGES),
     modes={"ask": "approve", "allow": "auto"},
+    image="agents/goose",
 )

@@ -45,7 +45,7 @@ class AgentProfile:
     `forms` are the wire forms that it speaks, the one that it speaks best first; empty: any. `env` is its environment, and `files`
     (path below its home → text) are written before it starts, whatever was there. `modes` maps a permission policy to the ACP
     session mode that means the same to this agent, and `auth_method` is the ACP method to authenticate with where the agent offers
-    it; no credential is sent. `image` is the recipe below `images/` that holds it; empty: we build none.
+    it; no credential is sent. `image` is the recipe below `images/` that holds it.
     """
 
     key: str

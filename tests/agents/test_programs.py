@@ -168,10 +168,9 @@ async def test_opencode_speaks_the_form_of_the_provider_that_it_has(
             await place.until(run, "succeeded", 120)
     await ledger.current().beat()
     for kind, (model, form) in OTHERS.items():
-        calls = LlmCall.objects.filter(run=runs[kind])
-        found = await db.read(lambda calls=calls: set(calls.values_list("form", "model", "status")))
-        assert found == {(form, model, 200)}
-        assert await db.read(lambda calls=calls: all(call.cost > 0 for call in calls))
+        calls = await db.read(list, LlmCall.objects.filter(run=runs[kind]))
+        assert {(call.form, call.model, call.status) for call in calls} == {(form, model, 200)}
+        assert all(call.cost for call in calls)
         await db.read(check_unasked, await place.run(runs[kind].key))
     await upstream.close()
 

@@ -51,7 +51,8 @@ class ResponsesAgent(Agent):
 
     def take(self, answer: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
         self.state["input"] += answer["output"]
-        text, name, key, arguments = "", "", "", {}
+        text, name, key = "", "", ""
+        arguments: dict[str, Any] = {}
         for item in answer["output"]:
             if item["type"] == "message":
                 text = item["content"][0]["text"]

@@ -240,7 +240,7 @@ def test_claude_code_neither_reports_nor_updates_nor_searches() -> None:
 
 
 @pytest.mark.parametrize(("policy", "mode"), [("ask", "approve"), ("allow", "auto")])
-def test_goose_is_set_up_as_its_documentation_says(policy: str, mode: str) -> None:
+def test_goose_is_told_provider_model_and_mode(policy: str, mode: str) -> None:
     env, files = made("goose", policy=policy)
     assert not files
     assert (env["GOOSE_PROVIDER"], env["GOOSE_MODEL"]) == ("openai", "vendor/one")

@@ -21,7 +21,7 @@ class AgentOut(Schema):
         ["openai-responses"],
     )
     image: str = doc(
-        "The installation's image for it, where neither project nor devcontainer.json names one; empty: no image of ours holds it.",
+        "The installation's image for it, where neither project nor devcontainer.json names one.",
         "localhost/devaipod-agent-codex:dev",
     )
 

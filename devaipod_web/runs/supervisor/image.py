@@ -22,17 +22,6 @@ def default_image(agent: str) -> str:
     return settings.AGENT_IMAGES.get(agent) or settings.AGENT_IMAGE
 
 
-def note_without(agent: str) -> str:
-    """What to say of an agent that no image of ours holds and for which none is named; else empty."""
-    profile = PROFILES.get(agent)
-    if profile is None or profile.image or agent in settings.AGENT_IMAGES:
-        return ""
-    return (
-        f"No image of devaipod's holds {profile.title}: name one with the program `{profile.program}` in devcontainer.json, "
-        f"in the project's settings, or for all projects in DEVAIPOD_AGENT_IMAGES."
-    )
-
-
 def how_to_have(reference: str) -> str:
     """The command that builds an image of ours, in a sentence; empty for another image."""
     if reference == settings.AGENT_IMAGE:

@@ -217,7 +217,11 @@ def check_follow_up(run: Run) -> None:
 
 
 def check_unasked(run: Run) -> None:
-    assert not PermissionRequest.objects.filter(run=run).exists(), story(run)
+    # Gemini CLI asks about a command with many quotes even so; the policy answers, and nobody waits.
+    asked = PermissionRequest.objects.filter(run=run)
+    assert not asked.filter(by_policy=False).exists(), story(run)
+    assert asked.count() <= (run.agent == "gemini"), story(run)
+    assert "waiting" not in [state["to"] for state in payloads(run, "run.state")]
     assert not payloads(run, "sidecar.note"), payloads(run, "sidecar.note")
     staged = payloads(run, "work.staged")[-1]
     assert (staged["commits"], staged["snapshot"]) == (1, False), story(run)

@@ -21,8 +21,8 @@ down: ## End the server and podman's service; pods go on
 logs: ## Follow the server's log
 	@$(HOST) logs
 
-images: ## Build the images, or find them in the local store
-	@$(HOST) images
+images: ## Build the images, or find them in the local store; other agents: AGENTS="codex gemini", or all
+	@$(HOST) images --agents "$(AGENTS)"
 
 setup: ## Packages, .venv, podman's service and images, with what tests need
 	@$(HOST) setup --dev

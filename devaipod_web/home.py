@@ -44,6 +44,13 @@ def set_up() -> str:
     return "`make up`" if in_checkout() else "`devaipod setup`"
 
 
+def build_images(names: str) -> str:
+    """The command that builds the images of these agents, as people type it here: in messages."""
+    return (
+        f"`make images AGENTS={names}`" if in_checkout() else f"`devaipod setup --agents {names}`"
+    )
+
+
 def home() -> Path:
     """The installation's folder: `DEVAIPOD_HOME`, else `./var` in a checkout, else the user's data folder."""
     named = os.environ.get("DEVAIPOD_HOME")

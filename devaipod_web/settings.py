@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 
 from devaipod_web import home
 from devaipod_web.database import database_config
+from pods.agents import PACKAGED
 
 #: Templates and static files: beside the package in a checkout, inside it in a wheel.
 ASSETS_DIR = home.assets()
@@ -36,6 +37,14 @@ def _decimal(name: str, default: str) -> Decimal:
     if not value.is_finite() or value < 0:
         raise ValueError(f"{name} must be a number from 0 on, not {text!r}")
     return value
+
+
+def _pairs(name: str) -> dict[str, str]:
+    """`key=value` pairs with spaces between."""
+    words = os.environ.get(name, "").split()
+    if any("=" not in word for word in words):
+        raise ValueError(f"{name} must be pairs such as codex=registry.example/codex:1")
+    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
 DEBUG = _flag("DEVAIPOD_DEBUG")
@@ -193,6 +202,11 @@ KEEP_DELIVERIES = timedelta(days=_number("DEVAIPOD_KEEP_DELIVERIES_DAYS", 30))
 KEEP_VOLUMES = timedelta(days=_number("DEVAIPOD_KEEP_VOLUMES_DAYS", 7))
 #: Images of a run when neither project nor devcontainer.json names one, and of every sidecar.
 AGENT_IMAGE = os.environ.get("DEVAIPOD_AGENT_IMAGE", "localhost/devaipod-agent:dev")
+#: The same for runs of one agent, by its key, as pairs `agent=image` with spaces between.
+AGENT_IMAGES = {
+    **{key: f"localhost/devaipod-agent-{key}:dev" for key in PACKAGED},
+    **_pairs("DEVAIPOD_AGENT_IMAGES"),
+}
 SIDECAR_IMAGE = os.environ.get("DEVAIPOD_SIDECAR_IMAGE", "localhost/devaipod-sidecar:dev")
 #: Folders below which a project's upstream or production repository may be a local path.
 LOCAL_REPOSITORY_ROOTS = [

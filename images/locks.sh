@@ -13,6 +13,7 @@ compile --universal --python-version 3.11 "$@" pyproject.toml --output-file requ
 compile --universal --python-version 3.11 --extra dev "$@" pyproject.toml --output-file requirements-dev.lock
 compile --generate-hashes --python-version 3.13 "$@" images/sidecar/requirements.in --output-file images/sidecar/requirements.txt
 if command -v npm >/dev/null; then
-    cd images/agent
-    npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund
+    for folder in images/agent images/agents/*/; do
+        (cd "$folder" && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund)
+    done
 fi

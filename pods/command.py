@@ -95,6 +95,9 @@ def command_env(model: str) -> dict[str, str]:
         # Anthropic's clients add /v1/messages themselves.
         "ANTHROPIC_BASE_URL": f"{PROXY_URL}/llm",
         "ANTHROPIC_API_KEY": PLACEHOLDER_KEY,
+        # Google's add /v1beta.
+        "GOOGLE_GEMINI_BASE_URL": f"{PROXY_URL}/llm",
+        "GEMINI_API_KEY": PLACEHOLDER_KEY,
         "LLMPROXY_URL": f"{PROXY_URL}/llm",
         "SERVICE_GATOR_URL": f"{PROXY_URL}/mcp/service-gator",
         "FORGEJO_URL": f"{PROXY_URL}/git",

@@ -38,7 +38,8 @@ USED = frozenset(
 LIFECYCLE = ("onCreateCommand", "postCreateCommand", "postStartCommand")
 #: Variables that decide how the agent reaches us; a repository may not set them.
 RESERVED = re.compile(
-    r"(?i)^(OPENCODE_.*|OPENAI_.*|ANTHROPIC_.*|LLMPROXY_URL|LD_PRELOAD|LD_LIBRARY_PATH|HOME|.*_PROXY)$"
+    r"(?i)^((OPENCODE|OPENAI|ANTHROPIC|CLAUDE|CODEX|GEMINI|GOOGLE_GE(MINI|NAI)|QWEN|GOOSE)_.*|GOOGLE_API_KEY|MODEL_PROVIDER"
+    r"|INITIAL_AGENT_MODE|DEFAULT_AUTH_REQUEST|LLMPROXY_URL|LD_PRELOAD|LD_LIBRARY_PATH|HOME|.*_PROXY)$"
 )
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 SUBSTITUTION = re.compile(r"\$\{([a-zA-Z]+)(?::([^}:]*))?(?::([^}]*))?\}")

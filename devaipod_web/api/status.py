@@ -19,6 +19,8 @@ from devaipod_web.health import drain, queries
 from devaipod_web.reviews.models import Review, ReviewState
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import ACTIVE, State
+from devaipod_web.runs.supervisor import image
+from pods.agents import ACP_PROFILES, AgentProfile
 
 router = Router(tags=["status"])
 
@@ -51,8 +53,19 @@ def status(request: HttpRequest) -> dict[str, Any]:
         "supervisor_last_beat": supervisor.last_beat,
         "supervisor_error": supervisor.last_error,
         "health": queries.worst(services),
+        "agents": [_agent(profile) for profile in ACP_PROFILES.values()],
         "services": services,
         "draining_since": drain.since(),
         "disk_free_bytes": disk.free,
         "disk_total_bytes": disk.total,
+    }
+
+
+def _agent(profile: AgentProfile) -> dict[str, Any]:
+    return {
+        "key": profile.key,
+        "title": profile.title,
+        "program": profile.program,
+        "forms": list(profile.forms),
+        "image": image.default_image(profile.key),
     }

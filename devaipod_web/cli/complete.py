@@ -44,6 +44,14 @@ def projects(incomplete: str) -> list[tuple[str, str]]:
     return _pairs(_rows("/projects"), "slug", "name", incomplete)
 
 
+def agents(incomplete: str) -> list[tuple[str, str]]:
+    """Agents that a run may have; no server need be asked."""
+    from pods.agents import ACP_PROFILES
+
+    rows = [{"key": key, "title": profile.title} for key, profile in ACP_PROFILES.items()]
+    return _pairs(rows, "key", "title", incomplete)
+
+
 def reviews(incomplete: str) -> list[tuple[str, str]]:
     """Keys of open reviews."""
     return _pairs(_rows("/reviews", state="open"), "key", "title", incomplete)

@@ -23,7 +23,12 @@ TEARDOWN_SECONDS = 300.0
 GIB = 1024**3
 
 
-def setup(as_json: AsJson = False) -> None:
+def setup(
+    as_json: AsJson = False,
+    agents: Annotated[
+        str, typer.Option(help="Agents whose images are built too: codex, gemini, …, or all.")
+    ] = "",
+) -> None:
     """Make this installation ready and its server run, from nothing or from anywhere between; end with a sign-in link.
 
     On this host: packages (named in one command when you are not root), podman's configuration and service, images,
@@ -32,7 +37,7 @@ def setup(as_json: AsJson = False) -> None:
     """
     local = not os.environ.get("DEVAIPOD_URL")
     if local:
-        _bring_up_host()
+        _bring_up_host(agents)
     answer = Client(seconds=300).send("POST", "/setup")
     if as_json:
         output.document(answer)
@@ -50,12 +55,12 @@ def setup(as_json: AsJson = False) -> None:
         say(f"Sign in once, within ten minutes: {verbs.sign_in_link()}")
 
 
-def _bring_up_host() -> None:
-    from devaipod_web.host import commands
+def _bring_up_host(agents: str) -> None:
+    from devaipod_web.host import commands, images
     from devaipod_web.host.terminal import Terminal
 
     # Standard output is for the result; the host's steps are progress.
-    on_host(lambda: commands.up(home.home(), say=Terminal(sys.stderr)))
+    on_host(lambda: commands.up(home.home(), say=Terminal(sys.stderr), agents=images.named(agents)))
 
 
 def status(as_json: AsJson = False) -> None:

@@ -13,6 +13,7 @@ import typer
 from devaipod_web.cli import complete, follow, output
 from devaipod_web.cli.client import Client, CliError, segment
 from devaipod_web.cli.output import ask_once, clean, note, say
+from pods.agents import ACP_PROFILES
 
 #: Of an event's payload so much is shown to people; --json has it whole.
 EVENT_CHARACTERS = 160
@@ -36,7 +37,12 @@ def run(
         str, typer.Argument(metavar="TASK", help="What to do; - reads standard input.")
     ],
     title: Annotated[str, typer.Option(help="A title; else the task's first line.")] = "",
-    agent: Annotated[str, typer.Option(help="Agent; else the project's.")] = "",
+    agent: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(ACP_PROFILES)}; else the project's.", autocompletion=complete.agents
+        ),
+    ] = "",
     model: Annotated[str, typer.Option(help="Model; else the project's.")] = "",
     permissions: Annotated[str, typer.Option(help="ask or allow; else the project's.")] = "",
     wall: Annotated[int, typer.Option(help="Wall time in seconds; else the project's.")] = 0,

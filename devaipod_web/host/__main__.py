@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from devaipod_web import home
-from devaipod_web.host import commands, doctor, python
+from devaipod_web.host import commands, doctor, images, python
 from devaipod_web.host.errors import HostError
 from devaipod_web.host.packages import ensure_packages
 from devaipod_web.host.terminal import Terminal
+from pods.agents import PACKAGED
 
 VERBS = {
     "venv": "make .venv from the lock file (--dev: with what tests need)",
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("verb", choices=VERBS, metavar="VERB")
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--agents", default="", help="agents whose images are built, or all")
     chosen, more = parser.parse_known_args(arguments)
     if more and chosen.verb != "test":
         parser.error(f"unknown arguments: {' '.join(more)}")
@@ -47,7 +49,14 @@ def main(arguments: list[str]) -> int:
         if chosen.verb in ("test", "bench"):
             module = ["pytest", *more] if chosen.verb == "test" else ["tests.bench"]
             return commands.run_module(home.home(), module)
-        return _run(chosen.verb, dev=chosen.dev, as_json=chosen.json, say=say, arguments=arguments)
+        return _run(
+            chosen.verb,
+            dev=chosen.dev,
+            as_json=chosen.json,
+            agents=images.named(chosen.agents),
+            say=say,
+            arguments=arguments,
+        )
     except HostError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -56,7 +65,15 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _run(verb: str, *, dev: bool, as_json: bool, say: Terminal, arguments: list[str]) -> int:
+def _run(
+    verb: str,
+    *,
+    dev: bool,
+    as_json: bool,
+    agents: tuple[str, ...],
+    say: Terminal,
+    arguments: list[str],
+) -> int:
     folder = home.home()
     if verb == "doctor":
         return _doctor(folder, as_json=as_json)
@@ -75,9 +92,10 @@ def _run(verb: str, *, dev: bool, as_json: bool, say: Terminal, arguments: list[
     _hand_on_clock(say)
     python.enter(arguments)
     if verb in ("setup", "images"):
-        commands.prepare(folder, say=say, tests=dev)
+        # The tests drive every agent.
+        commands.prepare(folder, say=say, tests=dev, agents=PACKAGED if dev else agents)
     else:
-        commands.up(folder, say=say)
+        commands.up(folder, say=say, agents=agents)
     say(f"  {say.total()}")
     if verb == "demo":
         return commands.demo(folder)

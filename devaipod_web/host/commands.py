@@ -20,8 +20,12 @@ from devaipod_web.host.terminal import Terminal
 SETUP_SECONDS = 120.0
 
 
-def prepare(folder: Path, *, say: Terminal, tests: bool = False) -> Images:
+def prepare(
+    folder: Path, *, say: Terminal, tests: bool = False, agents: tuple[str, ...] = ()
+) -> Images:
     """Packages, containers.conf, podman's service and images: what a host must have before anything runs.
+
+    The images are the sidecar's, the default agent's, and those of `agents`.
 
     Raises HostError with the next step. `folder` becomes DEVAIPOD_HOME for this process and its children.
     """
@@ -31,17 +35,17 @@ def prepare(folder: Path, *, say: Terminal, tests: bool = False) -> Images:
     podman_config.choose_storage(facts)
     if podman_service.ensure():
         say(f"✓ podman's API service started on {home.podman_socket()}")
-    return ensure_images(say=say)
+    return ensure_images(say=say, agents=agents)
 
 
-def up(folder: Path, *, say: Terminal) -> server.Card:
+def up(folder: Path, *, say: Terminal, agents: tuple[str, ...] = ()) -> server.Card:
     """Everything that is missing, then the server in the background. Returns its card.
 
     A server that runs already stays, unless its program or images have changed since: then it is started anew, and runs
     go on meanwhile. Raises HostError with the next step.
     """
     before = _remembered_images(folder)
-    chosen = prepare(folder, say=say)
+    chosen = prepare(folder, say=say, agents=agents)
     running = server.serving()
     if running and not server.outdated(running) and before == chosen:
         say(f"✓ The server is up at {running.url} (process {running.pid})")

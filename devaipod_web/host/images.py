@@ -16,7 +16,7 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from devaipod_web import home
@@ -24,6 +24,7 @@ from devaipod_web.host import podman_config
 from devaipod_web.host.errors import CommandFailed, HostError
 from devaipod_web.host.process import follow, quick
 from devaipod_web.host.terminal import Terminal
+from pods.agents import PACKAGED
 
 ROOT = home.ROOT
 RECIPES = home.assets() / "images"
@@ -37,12 +38,51 @@ HASH_LENGTH = 12
 #: Of each image so many versions stay in the store: other checkouts may be behind or ahead of this one.
 KEEP_IMAGES = 5
 
-#: What goes into each image besides its folder under `images/`, relative to what holds the package `pods`.
-SOURCES = {
-    "base": (),
-    "agent": (),
-    "sidecar": ("pods/__init__.py", "pods/spec.py", "pods/sidecar"),
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an image is made from: its Containerfile and folders below `images/`, and sources relative to what holds `pods`."""
+
+    containerfile: str
+    parts: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    #: Build arguments beside the base.
+    arguments: tuple[str, ...] = ()
+    #: Whether its packages are fetched in the image `npm`.
+    by_npm: bool = False
+
+
+#: Agents whose packages hold no program for Node.js, so that they have a Containerfile of their own.
+BARE = ("goose",)
+
+
+def _packaged(key: str) -> Recipe:
+    """An agent that npm has: each one's package.json with its lock file, and one Containerfile for all that run on Node.js."""
+    if key in BARE:
+        return Recipe(f"agents/{key}/Containerfile", (f"agents/{key}",), by_npm=True)
+    return Recipe(
+        "agents/Containerfile",
+        ("agents/Containerfile", f"agents/{key}"),
+        arguments=(f"AGENT={key}",),
+        by_npm=True,
+    )
+
+
+#: Every image of ours by its name behind `devaipod-`.
+RECIPES_BY_NAME = {
+    "base": Recipe("base/Containerfile", ("base",)),
+    "agent": Recipe("agent/Containerfile", ("agent",)),
+    "sidecar": Recipe(
+        "sidecar/Containerfile",
+        ("sidecar",),
+        ("pods/__init__.py", "pods/spec.py", "pods/sidecar"),
+    ),
+    "npm": Recipe("npm/Containerfile", ("npm",)),
+    **{f"agent-{key}": _packaged(key) for key in PACKAGED},
 }
+#: Names on the command line: that of the default image, of the others, and all of these.
+ALL = "all"
+DEFAULT_AGENT = "opencode"
 CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -52,11 +92,15 @@ CA_BUNDLES = (
 
 @dataclass(frozen=True)
 class Images:
-    """References of the images of this checkout, for `DEVAIPOD_AGENT_IMAGE` and `DEVAIPOD_SIDECAR_IMAGE`."""
+    """References of the images of this checkout, for `DEVAIPOD_AGENT_IMAGE`, `DEVAIPOD_SIDECAR_IMAGE` and `DEVAIPOD_AGENT_IMAGES`.
+
+    `agents` has those of the agents beside the default one by their key, built or not.
+    """
 
     base: str
     agent: str
     sidecar: str
+    agents: dict[str, str] = field(default_factory=dict)
 
 
 def references() -> Images:
@@ -66,7 +110,25 @@ def references() -> Images:
         base=f"localhost/devaipod-base:{base}",
         agent=f"localhost/devaipod-agent:{_digest('agent', base)}",
         sidecar=f"localhost/devaipod-sidecar:{_digest('sidecar', base)}",
+        agents={
+            key: f"localhost/devaipod-agent-{key}:{_digest(f'agent-{key}', base)}"
+            for key in PACKAGED
+        },
     )
+
+
+def named(text: str) -> tuple[str, ...]:
+    """Agents as people name them, with spaces or commas between, or `all`; without the default one, which is always built.
+
+    Raises HostError for a name that is none.
+    """
+    words = text.replace(",", " ").split()
+    unknown = sorted(set(words) - {ALL, DEFAULT_AGENT, *PACKAGED})
+    if unknown:
+        raise HostError(
+            f"There is no image for {', '.join(unknown)}: there is {', '.join((DEFAULT_AGENT, *PACKAGED))}, or all of them by `{ALL}`"
+        )
+    return PACKAGED if ALL in words else tuple(key for key in PACKAGED if key in words)
 
 
 def card() -> Path:
@@ -74,8 +136,8 @@ def card() -> Path:
     return home.podman_dir() / "images.json"
 
 
-def ensure_images(*, say: Terminal) -> Images:
-    """Build what is not in the local store. Raises HostError with the last lines of what failed.
+def ensure_images(*, say: Terminal, agents: tuple[str, ...] = ()) -> Images:
+    """Build what is not in the local store, with the images of these agents. Raises HostError with the last lines of what failed.
 
     The base is pulled when a registry answers within seconds, else made by mmdebstrap. Certificates and addresses of this
     host's mirrors are mounted into the builds and left out of the images.
@@ -85,27 +147,38 @@ def ensure_images(*, say: Terminal) -> Images:
             f"The images' recipes are not in {RECIPES}: install devaipod-web again (`pipx reinstall devaipod-web`)"
         )
     wanted = references()
-    made = False
-    if not stored(wanted.agent) or not stored(wanted.sidecar):
-        if not stored(wanted.base):
-            _make_base(wanted.base, say=say)
-        for name, reference in (("sidecar", wanted.sidecar), ("agent", wanted.agent)):
-            if not stored(reference):
-                _build(name, reference, base=wanted.base, say=say)
-                made = True
-    if made:
-        for name in SOURCES:
+    asked = {
+        "sidecar": wanted.sidecar,
+        "agent": wanted.agent,
+        **{f"agent-{key}": wanted.agents[key] for key in agents},
+    }
+    missing = {name: reference for name, reference in asked.items() if not stored(reference)}
+    if missing and not stored(wanted.base):
+        _make_base(wanted.base, say=say)
+    if any(RECIPES_BY_NAME[name].by_npm for name in missing):
+        npm = _npm(wanted.base)
+        if not stored(npm):
+            _build("npm", npm, base=wanted.base, say=say)
+    for name, reference in missing.items():
+        _build(name, reference, base=wanted.base, say=say)
+    if missing:
+        for name in RECIPES_BY_NAME:
             _forget_old(name)
-    for name, reference in (("agent", wanted.agent), ("sidecar", wanted.sidecar)):
+    for name, reference in asked.items():
         quick(
             ["podman", "tag", reference, f"localhost/devaipod-{name}:dev"],
             env=podman_config.environment(),
         )
-    if not made:
-        say(f"✓ Images are in the local store: {wanted.agent}, {wanted.sidecar}")
+    if not missing:
+        say(f"✓ Images are in the local store: {', '.join(asked.values())}")
     card().parent.mkdir(parents=True, exist_ok=True)
     card().write_text(json.dumps(asdict(wanted)))
     return wanted
+
+
+def _npm(base: str) -> str:
+    """The reference of the image in which npm fetches packages: those are pinned by lock files, so it counts in no other's tag."""
+    return f"localhost/devaipod-npm:{_digest('npm', base.rpartition(':')[2])}"
 
 
 def _digest(name: str, base: str = "") -> str:
@@ -119,7 +192,11 @@ def _digest(name: str, base: str = "") -> str:
 
 def _inputs(name: str) -> Iterator[tuple[str, Path]]:
     """(path in the build's context, file) of everything that goes into an image; the same paths in a checkout and a wheel."""
-    tops = [(f"images/{name}", RECIPES / name), *((part, ROOT / part) for part in SOURCES[name])]
+    recipe = RECIPES_BY_NAME[name]
+    tops = [
+        *((f"images/{part}", RECIPES / part) for part in recipe.parts),
+        *((part, ROOT / part) for part in recipe.sources),
+    ]
     for place, top in tops:
         for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if file.is_file() and "__pycache__" not in file.parts:
@@ -237,7 +314,10 @@ def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
         say.step(f"building the {name} image") as step,
     ):
         step.tail = reference
-        arguments = ["--build-arg", f"BASE={base}"] if base else []
+        recipe = RECIPES_BY_NAME[name]
+        npm = [f"NPM={_npm(base)}"] if recipe.by_npm else []
+        given = [*([f"BASE={base}"] if base else []), *npm, *recipe.arguments]
+        arguments = [word for one in given for word in ("--build-arg", one)]
         follow(
             [
                 "podman",
@@ -248,7 +328,7 @@ def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
                 *arguments,
                 f"--volume={settings}:/mnt:ro",
                 f"--tag={reference}",
-                f"--file={context / 'images' / name / 'Containerfile'}",
+                f"--file={context / 'images' / recipe.containerfile}",
                 str(context),
             ],
             step=step,

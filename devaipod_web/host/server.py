@@ -70,6 +70,9 @@ def start(images: Images, *, arguments: tuple[str, ...] = ()) -> Card:
     env = podman_config.environment()
     env.setdefault("DEVAIPOD_AGENT_IMAGE", images.agent)
     env.setdefault("DEVAIPOD_SIDECAR_IMAGE", images.sidecar)
+    # What a person has named for an agent wins over ours, and ours stay for the others.
+    ours = [f"{key}={reference}" for key, reference in images.agents.items()]
+    env["DEVAIPOD_AGENT_IMAGES"] = " ".join([*ours, env.get("DEVAIPOD_AGENT_IMAGES", "")]).strip()
     env["DEVAIPOD_HOME"] = str(home.home())
     with log.open("ab") as out:
         child = subprocess.Popen(

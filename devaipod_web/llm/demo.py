@@ -18,9 +18,10 @@ from devaipod_web.llm.demo_script import LABEL, Result, Step, Task, story
 MODEL = "scripted-demo"
 #: Characters that count as one token, where nothing better is known.
 CHARACTERS_PER_TOKEN = 4
-#: Text that agents add to a person's message on their own.
+#: Text that agents add to a person's message on their own, in a block of these names.
 SYNTHETIC = re.compile(
-    r"\s*<(system-reminder|environment_context|environment_details|user_instructions)>"
+    r"\s*<(system-reminder|environment_context|environment_details|user_instructions|session_context)\b[^>]*>(.*?</\1>\s*|.*)",
+    re.DOTALL,
 )
 WORKING_DIRECTORY = re.compile(
     r"(?:working directory|cwd)[^/\n]{0,20}(/[^\s<>\"'`]*)", re.IGNORECASE
@@ -43,6 +44,8 @@ class Reply:
     tokens_in: int
     tokens_out: int
     hang: bool = False
+    #: Whether the called tool takes a text instead of arguments.
+    freeform: bool = False
 
 
 def reply(request: dict[str, Any]) -> Reply:
@@ -50,7 +53,7 @@ def reply(request: dict[str, Any]) -> Reply:
     messages = demo_tools.objects(request.get("messages"))
     tools = demo_tools.offered(request)
     start, turn = _turn(messages)
-    task = Task.parse(_text(messages[start])) if messages else Task("", ())
+    task = Task.parse(own_words(_text(messages[start]))) if messages else Task("", ())
     if not tools:
         step = _without_tools(messages, task)
         hang = False
@@ -66,6 +69,7 @@ def reply(request: dict[str, Any]) -> Reply:
         tokens_in=len(json.dumps(messages)) // CHARACTERS_PER_TOKEN + 1,
         tokens_out=len(said) // CHARACTERS_PER_TOKEN + 1,
         hang=hang,
+        freeform=any(tool.freeform and tool.name == step.tool for tool in tools),
     )
 
 
@@ -105,8 +109,7 @@ def _turn(messages: list[dict[str, Any]]) -> tuple[int, int]:
     prompts = [
         index
         for index, message in enumerate(messages)
-        if message.get("role") == "user"
-        and not SYNTHETIC.match(_text(message) or "<system-reminder>")
+        if message.get("role") == "user" and own_words(_text(message))
     ]
     return (prompts[-1], len(prompts)) if prompts else (len(messages) - 1, 1)
 
@@ -133,6 +136,13 @@ def _folder(messages: list[dict[str, Any]]) -> str:
         if own and (found := WORKING_DIRECTORY.search(_text(message))):
             return found.group(1).rstrip("/.,")
     return ""
+
+
+def own_words(text: str) -> str:
+    """What a person wrote of a message: without the blocks that agents put before it, and empty where there is nothing else."""
+    while found := SYNTHETIC.match(text):
+        text = text[found.end() :]
+    return text
 
 
 def _text(message: dict[str, Any]) -> str:

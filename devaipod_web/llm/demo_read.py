@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from devaipod_web.llm.demo import SYNTHETIC
+from devaipod_web.llm.demo import own_words
 from devaipod_web.llm.demo_tools import objects
 
 Request = dict[str, Any]
@@ -34,12 +34,16 @@ def _responses(request: Mapping[str, Any]) -> Request:
             messages.append({"role": item.get("role"), "content": _words(item.get("content"))})
         elif kind == "function_call":
             messages.append(_call(item.get("call_id"), item.get("name"), item.get("arguments")))
-        elif kind == "function_call_output":
+        elif kind == "custom_tool_call":
+            messages.append(_call(item.get("call_id"), item.get("name"), item.get("input")))
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             messages.append(_result(item.get("call_id"), _words(item.get("output"))))
     tools = [
         _tool(tool.get("name"), tool.get("description"), tool.get("parameters"))
-        for tool in objects(request.get("tools"))
         if tool.get("type") == "function"
+        else {"type": "custom", "custom": {"name": tool.get("name")}}
+        for tool in objects(request.get("tools"))
+        if tool.get("type") in ("function", "custom")
     ]
     return {"messages": messages, "tools": tools}
 
@@ -122,7 +126,7 @@ def _words(value: object) -> str:
 def _own_words(parts: list[dict[str, Any]]) -> str:
     """The text of a message without the parts that an agent put in on its own, where there are others."""
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    own = [text for text in texts if not SYNTHETIC.match(text)]
+    own = [words for text in texts if (words := own_words(text))]
     return "\n".join(own or texts)
 
 

@@ -190,11 +190,12 @@ def story(task: Task, tools: Sequence[Tool], *, turn: int, folder: str = "") -> 
 
 def _look(scene: _Scene, tools: Sequence[Tool], intro: str) -> Generator[Step, Result, None]:
     command = "pwd && git log --oneline -n 5 && echo --- && git ls-files | head -n 200"
-    call = demo_tools.shell_call(tools, command, "Look at the repository")
+    call = demo_tools.shell_call(tools, command, "Look at the repository", reads=True)
     if call is None:
         return
     result = yield Step(intro, *call)
-    lines = [line.rstrip() for line in result.text.splitlines()]
+    # Agents of Gemini CLI's family write "Output: " before what a command printed.
+    lines = [line.rstrip().removeprefix("Output: ") for line in result.text.splitlines()]
     start = next((i for i, line in enumerate(lines) if re.fullmatch(r"/[^\0<>]*", line)), None)
     if start is None or "---" not in lines:
         return
@@ -249,6 +250,8 @@ def _edit(
     why = f"Write {note}"
     call = demo_tools.write_call(tools, scene.path(note), content, why)
     if call is None:
+        call = demo_tools.add_file_call(tools, note, content, why)
+    if call is None:
         call = demo_tools.shell_call(tools, _write_command(note, content), why)
     if call:
         result = yield Step(f"I write the note `{note}`.", *call)
@@ -266,6 +269,10 @@ def _link(
 ) -> Generator[Step, Result, str]:
     """Link the note below the README's first heading. Returns changed, refused, or nothing when there is no place for it."""
     call = demo_tools.read_call(tools, scene.path(readme), f"Read {readme}")
+    if call is None and demo_tools.choose(tools, demo_tools.PATCH_NAMES):
+        # Codex reads with its shell.
+        cat = f"cat {shlex.quote(readme)}"
+        call = demo_tools.shell_call(tools, cat, f"Read {readme}", reads=True)
     if call is None:
         return ""
     result = yield Step(f"Then `{readme}`, to link the note there.", *call)
@@ -279,6 +286,10 @@ def _link(
     edit = demo_tools.edit_call(
         tools, scene.path(readme), heading, new, f"Link the note in {readme}"
     )
+    if edit is None:
+        edit = demo_tools.update_file_call(
+            tools, readme, heading, new, f"Link the note in {readme}"
+        )
     if edit is None:
         return ""
     result = yield Step(f"I link the note below the heading of `{readme}`.", *edit)

@@ -7,6 +7,8 @@ arguments are read from the schema.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,23 +28,37 @@ SHELL_NAMES = (
 READ_NAMES = ("read", "read_file", "view", "cat", "open_file", "developer__read")
 WRITE_NAMES = ("write", "write_file", "create_file", "create", "developer__write")
 EDIT_NAMES = ("edit", "replace", "str_replace", "edit_file", "developer__edit")
+PATCH_NAMES = ("apply_patch",)
 TODO_NAMES = ("todowrite", "todo_write", "update_plan", "write_todos", "todo")
 
 COMMAND_ARGUMENTS = ("command", "cmd", "script", "commands")
+SANDBOX_ARGUMENT, ESCALATED = "sandbox_permissions", "require_escalated"
+#: What Codex tells its model when nobody would be asked.
+NEVER_ASKS = re.compile(r"approval policy is currently never", re.IGNORECASE)
 PATH_ARGUMENTS = ("filePath", "file_path", "path", "absolute_path", "filename", "file")
 CONTENT_ARGUMENTS = ("content", "contents", "text", "file_text", "file_content")
 OLD_ARGUMENTS = ("oldString", "old_string", "old_str", "old_text", "before")
 NEW_ARGUMENTS = ("newString", "new_string", "new_str", "new_text", "after")
+PATCH_ARGUMENTS = ("input", "patch")
 LIST_ARGUMENTS = ("todos", "plan", "items", "entries")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One offered tool: its name and the properties of its arguments."""
+    """One offered tool: its name and the properties of its arguments.
+
+    A `freeform` tool takes a text instead; it is the one argument `input` here.
+    """
 
     name: str
     properties: dict[str, Any]
     required: tuple[str, ...]
+    freeform: bool = False
+
+    @property
+    def escalates(self) -> bool:
+        """Whether a call may ask a person to run it outside of the sandbox that the agent (Codex) puts its commands into."""
+        return {SANDBOX_ARGUMENT, "justification"} <= set(self.properties)
 
     def argument(self, names: Sequence[str]) -> str | None:
         """The first of these names that the tool has as an argument."""
@@ -58,16 +74,27 @@ class Tool:
 
 
 def offered(request: dict[str, Any]) -> list[Tool]:
-    """The function tools of a request in OpenAI's chat form; what is malformed is passed over."""
+    """The tools of a request in OpenAI's chat form; what is malformed is passed over."""
     tools = []
+    never_asks = any(
+        NEVER_ASKS.search(json.dumps(message.get("content")))
+        for message in objects(request.get("messages"))
+        if message.get("role") in ("system", "developer")
+    )
     for entry in objects(request.get("tools")):
         function = entry.get("function")
+        custom = entry.get("custom")
+        if isinstance(custom, dict) and isinstance(custom.get("name"), str):
+            tools.append(Tool(custom["name"], {"input": {"type": "string"}}, ("input",), True))
+            continue
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             continue
         schema = function.get("parameters")
         schema = schema if isinstance(schema, dict) else {}
         properties = schema.get("properties")
         required = schema.get("required")
+        if never_asks and isinstance(properties, dict):
+            properties = {k: v for k, v in properties.items() if k != SANDBOX_ARGUMENT}
         tools.append(
             Tool(
                 function["name"],
@@ -95,16 +122,20 @@ def choose(tools: Sequence[Tool], names: Sequence[str], *needed: Sequence[str]) 
     return None
 
 
-def shell_call(tools: Sequence[Tool], command: str, why: str) -> tuple[str, dict[str, Any]] | None:
-    """A call of the offered shell, or None when there is none."""
+def shell_call(
+    tools: Sequence[Tool], command: str, why: str, *, reads: bool = False
+) -> tuple[str, dict[str, Any]] | None:
+    """A call of the offered shell, or None when there is none. What does more than read asks to leave a sandbox of the agent's own."""
     tool = choose(tools, SHELL_NAMES, COMMAND_ARGUMENTS)
     if tool is None:
         return None
     name = tool.argument(COMMAND_ARGUMENTS)
     assert name is not None
     listed = _type(tool.properties[name]) == "array"
-    value: Any = ["sh", "-c", command] if listed else command
-    return tool.name, tool.call({name: value}, why=why)
+    given: dict[str, Any] = {name: ["sh", "-c", command] if listed else command}
+    if tool.escalates and not reads:
+        given |= {SANDBOX_ARGUMENT: ESCALATED, "justification": f"{why}?"}
+    return tool.name, tool.call(given, why=why)
 
 
 def read_call(tools: Sequence[Tool], path: str, why: str) -> tuple[str, dict[str, Any]] | None:
@@ -139,6 +170,32 @@ def edit_call(
         _name(tool, NEW_ARGUMENTS): new,
     }
     return tool.name, tool.call(given, why=why)
+
+
+def add_file_call(
+    tools: Sequence[Tool], path: str, content: str, why: str
+) -> tuple[str, dict[str, Any]] | None:
+    """A call of the offered patch tool (Codex's) that adds a file, or None."""
+    lines = [f"*** Add File: {path}", *(f"+{line}" for line in content.splitlines())]
+    return _patch_call(tools, lines, why)
+
+
+def update_file_call(
+    tools: Sequence[Tool], path: str, old: str, new: str, why: str
+) -> tuple[str, dict[str, Any]] | None:
+    """A call of the offered patch tool that replaces a line of a file, or None."""
+    lines = [f"*** Update File: {path}", "@@", f"-{old}"]
+    return _patch_call(tools, [*lines, *(f"+{line}" for line in new.splitlines())], why)
+
+
+def _patch_call(
+    tools: Sequence[Tool], lines: Sequence[str], why: str
+) -> tuple[str, dict[str, Any]] | None:
+    tool = choose(tools, PATCH_NAMES, PATCH_ARGUMENTS)
+    if tool is None:
+        return None
+    text = "\n".join(["*** Begin Patch", *lines, "*** End Patch"]) + "\n"
+    return tool.name, tool.call({_name(tool, PATCH_ARGUMENTS): text}, why=why)
 
 
 def todo_call(

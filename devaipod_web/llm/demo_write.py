@@ -153,6 +153,11 @@ def _response_events(said: Reply) -> Iterator[bytes | None]:
             done = {"content_index": 0, "text": part["text"], "logprobs": []}
             yield event("output_text.done", **place, **done)
             yield event("content_part.done", **place, content_index=0, part=part)
+        elif item["type"] == "custom_tool_call":
+            empty = {**item, "status": "in_progress", "input": ""}
+            yield event("output_item.added", output_index=index, item=empty)
+            yield event("custom_tool_call_input.delta", **place, delta=item["input"])
+            yield event("custom_tool_call_input.done", **place, input=item["input"])
         else:
             empty = {**item, "status": "in_progress", "arguments": ""}
             yield event("output_item.added", output_index=index, item=empty)
@@ -208,7 +213,16 @@ def _items(said: Reply) -> Iterator[dict[str, Any]]:
             "role": "assistant",
             "content": [part],
         }
-    if said.step.tool:
+    if said.freeform:
+        yield {
+            "id": f"ctc_{secrets.token_hex(8)}",
+            "type": "custom_tool_call",
+            "status": "completed",
+            "call_id": f"call_{secrets.token_hex(12)}",
+            "name": said.step.tool,
+            "input": said.step.arguments["input"],
+        }
+    elif said.step.tool:
         yield {
             "id": f"fc_{secrets.token_hex(8)}",
             "type": "function_call",

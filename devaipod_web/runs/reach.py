@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from django.conf import settings
-
 from devaipod_web import home
 from devaipod_web.forges import staging
 from devaipod_web.forges.errors import ForgeError
-from devaipod_web.llm import routes
+from devaipod_web.llm import fit
 from devaipod_web.llm.models import ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs.supervisor import image
@@ -27,6 +25,8 @@ class Reach:
     models: str
     models_whence: str
     is_demo: bool
+    #: Whether agent and models have a wire form in common.
+    fits: bool
     forge_read: str
     forge_write: str
     policy: str
@@ -35,19 +35,22 @@ class Reach:
 
 def of(project: Project, given: Mapping[str, str]) -> Reach:
     """The reach of a run of `project` with the choices of the launch form."""
-    own = str(given.get("image", ""))[:300] if given.get("agent") == COMMAND else ""
-    name, whence, notes = _own_image(project, own) if own else _image(project)
+    agent = str(given.get("agent", ""))[:40] or project.agent
+    own = str(given.get("image", ""))[:300] if agent == COMMAND else ""
+    name, whence, notes = _own_image(project, own) if own else _image(project, agent)
     model = str(given.get("model", ""))[:200] or project.model
-    route = routes.which(model, project) if project.provider is None and model else None
-    provider = route[0].provider if route is not None else project.provider
-    is_demo = provider is None or provider.kind == ProviderKind.DEMO
+    who = fit.answerer(project, project.provider, model)
+    is_demo = who.kind == ProviderKind.DEMO
+    misfit = fit.misfit(agent, who)
     policy = str(given.get("permission_policy", "")) or project.permission_policy
     labels = dict(PermissionPolicy.choices)
     if is_demo:
         models, models_whence = ProviderKind.DEMO.label, "this installation"
     else:
         models = model or "any of the provider's"
-        models_whence = provider.name if provider else ""
+        models_whence = who.name
+    if misfit is not None:
+        notes.append(("warning", f"{misfit.message} {misfit.next_step}"))
     if policy == PermissionPolicy.ALLOW:
         notes.append(("info", "Edits and commands are allowed without asking, inside the sandbox."))
     return Reach(
@@ -56,6 +59,7 @@ def of(project: Project, given: Mapping[str, str]) -> Reach:
         models=models,
         models_whence=models_whence,
         is_demo=is_demo,
+        fits=misfit is None,
         forge_read=f"read {project.name}, {project.upstream_branch}",
         forge_write="push to its own branch on the staging forge",
         policy=labels.get(policy, policy),
@@ -72,16 +76,16 @@ def _own_image(project: Project, name: str) -> tuple[str, str, list[tuple[str, s
     return name, "this run", []
 
 
-def _image(project: Project) -> tuple[str, str, list[tuple[str, str]]]:
+def _image(project: Project, agent: str) -> tuple[str, str, list[tuple[str, str]]]:
     """The image, where its name comes from, and what devcontainer.json asks for besides."""
-    default = project.image or settings.AGENT_IMAGE
+    default = project.image or image.default_image(agent)
     whence = "project" if project.image else "default"
     if not home.mirror_repository(project.key).is_dir():
         note = "The repository has not been fetched yet: its devcontainer.json is read when the run starts."
         return default, whence, [("info", note)]
     try:
         commit = staging.resolve(project, project.upstream_branch)
-        found = image.plan(project, commit, workspace=f"/workspaces/{project.slug}")
+        found = image.plan(project, commit, agent=agent, workspace=f"/workspaces/{project.slug}")
     except (ForgeError, BackendError) as error:
         return default, whence, [("warning", f"{error.message} {error.next_step}".strip())]
     if found.source != "project":

@@ -22,7 +22,8 @@ from pods.sidecar.link import Link, Refused
 from pods.sidecar.outbox import MAX_BYTES, Outbox
 from pods.sidecar.process import NotRead, Process
 from pods.sidecar.protocol import COMMAND, CommandKind, EventKind, RunConfig, Tokens
-from pods.sidecar.session import CANCEL_SECONDS, AgentGone, AgentRefused, Recorder, Session
+from pods.sidecar.recorder import Recorder
+from pods.sidecar.session import CANCEL_SECONDS, AgentGone, AgentRefused, Session
 from pods.sidecar.state import State
 from pods.sidecar.workspace import Workspace
 from pods.spec import PROXY_PORT, STATE_DIR, STDIO_DIR, TOKEN_DIR

@@ -116,7 +116,9 @@ class RunConfig(TypedDict):
 
     `remote` is the path below the gateway of the run's repository; `resume` says that the workspace was used
     before and must be neither cloned into nor re-owned; `session_id` is the ACP session to resume, or empty.
-    `mcp_servers` are ACP's own objects. Limits: `max_event_bytes` and `max_events` for the whole attempt.
+    `mcp_servers` are ACP's own objects. `auth_method` is the ACP method to authenticate with where the agent offers it, and
+    `session_mode` the ACP session mode that the run's permission policy means to this agent; empty: none.
+    Limits: `max_event_bytes` and `max_events` for the whole attempt.
     """
 
     run: str
@@ -132,6 +134,8 @@ class RunConfig(TypedDict):
     session_id: str
     mcp_servers: list[dict[str, Any]]
     agent: str
+    auth_method: NotRequired[str]
+    session_mode: NotRequired[str]
     max_events: int
     max_event_bytes: int
     push_bytes: int

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pods.sidecar import translate
 from pods.sidecar.fifo import Lines, Oversize, Writer
 from pods.sidecar.merge import Merger
-from pods.sidecar.outbox import Outbox
 from pods.sidecar.protocol import EventKind, RunConfig
+from pods.sidecar.recorder import Recorder
 
 if TYPE_CHECKING:
     from acp.connection import Connection
@@ -29,32 +29,10 @@ SESSION_SECONDS = 120
 CANCEL_SECONDS = 10
 BIG_FRAME = 1024 * 1024
 JUNK_CHARACTERS = 2000
-#: An event is no larger than this, whatever the frame was: payload and raw are cut.
-MAX_KEPT_BYTES = 1024 * 1024
 #: Questions of the agent that may be open at once; each is a task here and a row there.
 MAX_QUESTIONS = 32
 JSONRPC_NO_METHOD = -32601
 JSONRPC_INTERNAL = -32603
-#: Kinds that pass even when the run's limit of events is used up.
-ALWAYS = frozenset(
-    {
-        *(
-            EventKind.TURN_STARTED,
-            EventKind.TURN_ENDED,
-            EventKind.WORK_STAGED,
-            EventKind.WORK_FAILED,
-        ),
-        *(EventKind.AGENT_EXITED, EventKind.AGENT_REFUSED, EventKind.SESSION_STARTED),
-        *(EventKind.COMMAND_APPLIED, EventKind.COMMAND_REFUSED, EventKind.DROPPED),
-        *(
-            EventKind.PERMISSION_REQUESTED,
-            EventKind.PERMISSION_RESOLVED,
-            EventKind.AGENT_INITIALIZED,
-        ),
-    }
-)
-
-
 #: Updates that say something beside the message that is being written.
 BESIDE = frozenset({EventKind.USAGE, EventKind.MODE, EventKind.COMMANDS})
 CANCELLED = {"outcome": {"outcome": "cancelled"}}
@@ -71,46 +49,6 @@ class AgentRefused(RuntimeError):
 
 class AgentGone(RuntimeError):
     """The agent closed its end."""
-
-
-class Recorder:
-    """Writes the agent's events to the outbox, within the run's limits."""
-
-    def __init__(self, outbox: Outbox, config: RunConfig) -> None:
-        self.outbox = outbox
-        self._events_left = config["max_events"]
-        self._bytes_left = config["max_event_bytes"]
-        self._dropped = 0
-        self._dropped_bytes = 0
-        self._said = 0
-
-    async def put(
-        self, kind: EventKind, payload: dict[str, Any], raw: Any = None, *, size: int | None = None
-    ) -> None:
-        """Store an event; one beyond the limits is counted, and said once. `size` is its frame's in bytes, where known."""
-        payload = translate.bounded(payload, size=size)
-        if size is None:
-            size = len(json.dumps(payload))
-        self._events_left -= 1
-        self._bytes_left -= min(size, MAX_KEPT_BYTES)
-        if (self._events_left < 0 or self._bytes_left < 0) and kind not in ALWAYS:
-            self._dropped += 1
-            self._dropped_bytes += size
-            if self._dropped == 1:
-                await self.say_dropped()
-            return
-        await self.outbox.put(kind, payload, raw=raw)
-
-    async def say_dropped(self) -> None:
-        """Say how much was left out, if that has changed since it was last said."""
-        if self._dropped == self._said:
-            return
-        self._said = self._dropped
-        reason = "The run's limit of events is used up; what the agent says is no longer kept."
-        await self.outbox.put(
-            EventKind.DROPPED,
-            {"reason": reason, "count": self._dropped, "bytes": self._dropped_bytes},
-        )
 
 
 class Transport:
@@ -356,13 +294,15 @@ class Session:
                 "capabilities": self._capabilities,
             },
         )
-        how = await self._take_up(session_id) if session_id else ""
+        await self._authenticate(answer)
+        how, answer = await self._take_up(session_id) if session_id else ("", {})
         if not how:
             answer = await self._ask(
                 "session/new", self._session_params(), stage="session", seconds=SESSION_SECONDS
             )
             self.session_id = str(answer.get("sessionId", ""))
             how = "new"
+        await self._set_mode(answer)
         await self.recorder.put(
             EventKind.SESSION_STARTED,
             {
@@ -375,8 +315,53 @@ class Session:
     def _session_params(self) -> dict[str, Any]:
         return {"cwd": self.config["workspace"], "mcpServers": self.config["mcp_servers"]}
 
-    async def _take_up(self, session_id: str) -> str:
-        """Resume or load an earlier session; returns how, or an empty string when neither works."""
+    async def _authenticate(self, offered: dict[str, Any]) -> None:
+        """Choose the run's way to authenticate where the agent offers it. Nothing secret is sent: the gateway holds the keys.
+
+        An agent that refuses is heard again when it is asked for a session: some refuse here and work all the same.
+        """
+        method = self.config.get("auth_method", "")
+        methods = offered.get("authMethods")
+        known = {_dict(one).get("id") for one in (methods if isinstance(methods, list) else [])}
+        if not method or method not in known:
+            return
+        try:
+            await self._ask(
+                "authenticate", {"methodId": method}, stage="session", seconds=SESSION_SECONDS
+            )
+        except AgentRefused as error:
+            await self._note(f"The agent did not take the authentication {method}: {error}")
+
+    async def _set_mode(self, answer: dict[str, Any]) -> None:
+        """Put the session into the mode that the run's permission policy means, unless it is in it."""
+        mode = self.config.get("session_mode", "")
+        modes = _dict(answer.get("modes"))
+        if not mode or modes.get("currentModeId") == mode:
+            return
+        offered = modes.get("availableModes")
+        ids = [_dict(one).get("id") for one in (offered if isinstance(offered, list) else [])]
+        why = f"it offers {', '.join(map(str, ids))}" if ids else "it offers none"
+        if mode in ids:
+            try:
+                await self._ask(
+                    "session/set_mode",
+                    {"sessionId": self.session_id, "modeId": mode},
+                    stage="session",
+                    seconds=SESSION_SECONDS,
+                )
+            except AgentRefused as error:
+                why = str(error)
+            else:
+                return
+        await self._note(f"The agent is not in its session mode {mode}: {why}.")
+
+    async def _note(self, message: str) -> None:
+        await self.recorder.put(
+            EventKind.SIDECAR_NOTE, {"level": "warning", "message": message[:1000]}
+        )
+
+    async def _take_up(self, session_id: str) -> tuple[str, dict[str, Any]]:
+        """Resume or load an earlier session; returns how and the answer, or an empty string when neither works."""
         params = {"sessionId": session_id, **self._session_params()}
         resume = _dict(self._capabilities.get("sessionCapabilities")).get("resume") is not None
         ways = [("session/resume", "resumed", resume)]
@@ -385,12 +370,12 @@ class Session:
             if not offered:
                 continue
             try:
-                await self._ask(method, params, stage="session", seconds=SESSION_SECONDS)
+                answer = await self._ask(method, params, stage="session", seconds=SESSION_SECONDS)
             except AgentRefused:
                 continue
             self.session_id = session_id
-            return how
-        return ""
+            return how, answer
+        return "", {}
 
     async def prompt(self, text: str) -> str:
         """One turn; returns ACP's stop reason. Raises AgentRefused, AgentGone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -14,10 +15,12 @@ import typer.main
 from devaipod_web.accounts.permissions import LEAST_ROLE, ROUTES, Permission, Role
 from devaipod_web.api.app import api
 from devaipod_web.cli.main import app
+from devaipod_web.llm.fit import LABELS
 from devaipod_web.reviews.errors import ReviewError
 from devaipod_web.reviews.risks import _MARKS, _TEXTS
 from devaipod_web.runs.events import Kind
 from devaipod_web.runs.states import TRANSITIONS, State
+from pods.agents import PACKAGED, PROFILES
 from pods.sidecar.protocol import CommandKind, EventKind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -284,3 +287,21 @@ def test_every_page_of_the_documentation_begins_with_one_heading():
     for path in DOCS.rglob("*.md"):
         heads = re.findall(r"^# ", FENCED.sub("", path.read_text()), re.MULTILINE)
         assert path.read_text().startswith("# ") and len(heads) == 1, path
+
+
+# --- agents -------------------------------------------------------------------------------------------------------
+
+
+def test_every_agent_is_on_its_page_with_its_program_forms_and_the_version_that_its_image_holds():
+    table, _, rest = page("use/agents.md").partition("## Images")
+    listed = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    assert set(listed) == set(PROFILES)
+    for key, profile in PROFILES.items():
+        assert profile.program in listed[key]
+        for form in profile.forms:
+            assert LABELS[form] in listed[key], (key, form)
+    for key in PACKAGED:
+        lock = json.loads((ROOT / f"images/agents/{key}/package-lock.json").read_text())
+        (name,) = lock["packages"][""]["dependencies"]
+        version = lock["packages"][f"node_modules/{name}"]["version"]
+        assert f"{name} {version}" in rest, key

@@ -22,6 +22,7 @@ from devaipod_web.host.errors import ServiceFailed
 from devaipod_web.host.facts import look
 from devaipod_web.host.process import alive
 from devaipod_web.host.terminal import Terminal
+from pods.agents import PACKAGED, PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.podman
@@ -92,7 +93,7 @@ def test_a_service_of_somebody_elses_is_not_started_for_them(podman_home, monkey
 def made():
     """The images of this checkout; `make test` has made them."""
     wanted = images.references()
-    for reference in (wanted.agent, wanted.sidecar):
+    for reference in (wanted.agent, wanted.sidecar, *wanted.agents.values()):
         assert images.stored(reference), f"{reference} is not in the local store: run `make images`"
     return wanted
 
@@ -129,9 +130,21 @@ def test_the_sidecars_image_runs_as_any_user_on_a_read_only_root(podman_home, ma
     assert re.fullmatch(r"3\.\d+\.\d+ True\n", text)
 
 
-@pytest.mark.parametrize("name", ["agent", "sidecar"])
+@pytest.mark.parametrize("key", PACKAGED)
+def test_the_image_of_each_other_agent_holds_its_program_for_an_ordinary_user(
+    podman_home, made, key
+):
+    program = PROFILES[key].program
+    found = f"mkdir -p $HOME; id -un; command -v {program}; git --version"
+    text = in_container(made.agents[key], "sh", "-c", found).splitlines()
+    assert text[0] == "agent"
+    assert text[1].endswith(f"/{program}")
+    assert text[2].startswith("git version 2.")
+
+
+@pytest.mark.parametrize("name", ["agent", "sidecar", *PACKAGED])
 def test_nothing_of_the_building_host_is_left_in_an_image(podman_home, made, name):
-    image = getattr(made, name)
+    image = made.agents.get(name) or getattr(made, name)
     inspected = subprocess.check_output(
         ["podman", "image", "inspect", image], env=podman_config.environment(), text=True
     )

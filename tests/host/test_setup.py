@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from devaipod_web.host import images, packages, terminal
-from devaipod_web.host.errors import CommandFailed, PackagesMissing
+from devaipod_web.host.errors import CommandFailed, HostError, PackagesMissing
 from devaipod_web.host.facts import look
 from devaipod_web.host.process import follow
 from devaipod_web.host.terminal import Terminal
+from pods.agents import PACKAGED
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -138,11 +139,45 @@ def test_an_images_tag_changes_with_what_goes_into_it_and_with_nothing_else(chec
     assert other.agent != before.agent
 
 
+def test_an_agents_image_follows_its_own_lock_file_and_the_one_containerfile(checkout):
+    before = images.references()
+    with (checkout / "images" / "agents" / "codex" / "package.json").open("a") as file:
+        file.write("\n")
+    changed = images.references()
+    assert {k for k in PACKAGED if changed.agents[k] != before.agents[k]} == {"codex"}
+    assert changed.agent == before.agent
+    with (checkout / "images" / "agents" / "Containerfile").open("a") as file:
+        file.write("# more\n")
+    again = images.references()
+    assert {k for k in PACKAGED if again.agents[k] != changed.agents[k]} == {*PACKAGED} - {"goose"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", ()),
+        ("codex", ("codex",)),
+        ("gemini, codex", ("codex", "gemini")),
+        ("opencode", ()),
+        ("all", PACKAGED),
+    ],
+)
+def test_agents_are_named_on_the_command_line_with_spaces_or_commas(text, found):
+    assert images.named(text) == found
+
+
+def test_an_agent_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(HostError, match="no image for cursor: there is opencode, claude, codex"):
+        images.named("codex cursor")
+
+
 def test_nothing_committed_for_the_images_names_a_registry_or_a_path_of_a_machine():
     for path in sorted((ROOT / "images").rglob("*")):
         if path.is_file():
             text = path.read_text()
-            assert not re.search(r"https?://|npmjs|pypi", text), path
+            # Lock files say where a package's authors take donations; where packages come from they do not.
+            address = '"resolved"' if path.name == "package-lock.json" else "https?://"
+            assert not re.search(rf"{address}|npmjs|pypi", text), path
             assert str(ROOT) not in text, path
     for name in ("requirements.lock", "requirements-dev.lock"):
         text = (ROOT / name).read_text()

@@ -12,6 +12,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -155,10 +156,10 @@ def test_setup_brings_everything_up_a_run_ends_in_a_review_and_teardown_leaves_n
 
 def test_the_images_are_those_of_the_checkout_and_can_be_built_from_the_wheel(installed, place):
     found = installed.python(
-        "from devaipod_web.host import images; print(*vars(images.references()).values())",
+        "from devaipod_web.host import images; import dataclasses, json; print(json.dumps(dataclasses.asdict(images.references())))",
         place=place,
     )
-    assert found.split() == list(vars(images.references()).values())
+    assert json.loads(found) == asdict(images.references())
     tag = f"localhost/devaipod-sidecar:wheel-{os.getpid()}"
     try:
         installed.python(

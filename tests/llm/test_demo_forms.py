@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,17 +24,26 @@ CLAUDE = [
     tool("Write", ["file_path", "content"], file_path=TEXT, content=TEXT),
     tool("Edit", ["file_path", "old_string", "new_string"], file_path=TEXT, old_string=TEXT, new_string=TEXT),
 ]  # fmt: skip
-CODEX = [tool("exec_command", ["cmd"], cmd=TEXT, workdir=TEXT)]
+CODEX = [
+    tool("exec_command", ["cmd"], cmd=TEXT, workdir=TEXT),
+    {"type": "custom", "function": tool("apply_patch", ["input"], input=TEXT)["function"]},
+]
 REMINDER = "<system-reminder>Do not tell.</system-reminder>"
 
 
 class ResponsesAgent(Agent):
     form = "openai-responses"
+    custom = False
 
     def begin(self, system: str) -> None:
         self.state: dict[str, Any] = {"instructions": system, "input": [], "tools": []}
         for each in self.tools:
-            self.state["tools"].append({"type": "function", **each["function"]})
+            if each["type"] == "custom":
+                grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /.*/"}
+                name = each["function"]["name"]
+                self.state["tools"].append({"type": "custom", "name": name, "format": grammar})
+            else:
+                self.state["tools"].append({"type": "function", **each["function"]})
 
     def say(self, text: str) -> None:
         content = [{"type": "input_text", "text": text}]
@@ -41,17 +51,21 @@ class ResponsesAgent(Agent):
 
     def take(self, answer: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
         self.state["input"] += answer["output"]
-        text, name, key, arguments = "", "", "", {}
+        text, name, key = "", "", ""
+        arguments: dict[str, Any] = {}
         for item in answer["output"]:
             if item["type"] == "message":
                 text = item["content"][0]["text"]
             else:
                 name, key = item["name"], item["call_id"]
-                arguments = json.loads(item["arguments"])
+                custom = item["type"] == "custom_tool_call"
+                self.custom = custom
+                arguments = {"input": item["input"]} if custom else json.loads(item["arguments"])
         return text, name, key, arguments
 
     def result(self, key: str, name: str, text: str) -> None:
-        item = {"type": "function_call_output", "call_id": key, "output": text}
+        kind = "custom_tool_call_output" if self.custom else "function_call_output"
+        item = {"type": kind, "call_id": key, "output": text}
         self.state["input"].append(item)
 
     def gathered(self, stream: list[dict[str, Any]]) -> Any:
@@ -176,10 +190,33 @@ def play(agent: ResponsesAgent, task: str, *, streamed: bool) -> str:
         if not name:
             return text
         agent._check(name, arguments)
+        if name == "apply_patch":
+            agent.result(key, name, patched(agent.workspace, arguments["input"]))
+            continue
         run = {"exec_command": "bash"}.get(name, name).lower()
         given = {"command": arguments.get("cmd"), **arguments} if "cmd" in arguments else arguments
         agent.result(key, name, agent._run(run, given))
     raise AssertionError("the demo does not end")
+
+
+def patched(workspace: Path, text: str) -> str:
+    """Apply a patch in Codex's form: one added file, or one line of a file for others."""
+    lines = text.splitlines()
+    assert (lines[0], lines[-1]) == ("*** Begin Patch", "*** End Patch")
+    action, _, name = lines[1].removeprefix("*** ").partition(": ")
+    body = lines[2:-1]
+    path = workspace / name
+    new = "\n".join(line[1:] for line in body if line.startswith("+"))
+    if action == "Add File":
+        assert all(line.startswith("+") for line in body)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(new + "\n")
+    else:
+        assert (action, body[0]) == ("Update File", "@@")
+        (old,) = [line[1:] for line in body if line.startswith("-")]
+        assert path.read_text().splitlines().count(old) == 1
+        path.write_text(path.read_text().replace(old, new))
+    return "Success. Updated the following files."
 
 
 async def _stream(agent: ResponsesAgent, said: demo.Reply) -> Any:
@@ -218,6 +255,7 @@ def test_it_is_played_to_its_end_in_each_form(name, streamed, workspace, monkeyp
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "Retry webhooks" in log
+    assert "retry-webhooks-back-off.md" in (workspace / "README.md").read_text()
 
 
 VALUES = st.recursive(

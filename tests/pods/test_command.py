@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pods import command
-from pods.agents import PROFILES, agent_env
+from pods.agents import PROFILES, Choice, agent_env
 from pods.command import EXIT_NO_WORKDIR, entry_argv, looks_secret
 from pods.spec import EXIT_AGENT_MISSING
 
@@ -183,9 +183,15 @@ def test_an_interactive_program_reads_what_is_sent_and_never_its_end(entry: Entr
 
 
 def test_what_a_caller_sets_never_wins_over_ours() -> None:
-    env = agent_env(PROFILES["command"], extra={"OPENAI_BASE_URL": "http://evil", "MINE": "1"})
+    given = {"OPENAI_BASE_URL": "http://evil", "MINE": "1"}
+    env = agent_env(PROFILES["command"], Choice(), extra=given)
     assert env["MINE"] == "1"
-    for name in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "LLMPROXY_URL"):
+    for name in (
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_BASE_URL",
+        "GOOGLE_GEMINI_BASE_URL",
+        "LLMPROXY_URL",
+    ):
         assert env[name].startswith("http://127.0.0.1:8400/llm")
     assert env["SERVICE_GATOR_URL"].startswith("http://127.0.0.1:8400/mcp/")
     assert env["FORGEJO_URL"] == "http://127.0.0.1:8400/git"

@@ -283,6 +283,17 @@ async def test_an_image_that_does_not_exist_fails_the_run_in_a_sentence(place, s
     assert ended.attempts == 0
 
 
+async def test_an_agent_whose_image_was_never_built_names_the_command_that_builds_it(
+    place, shop, settings
+):
+    missing = "localhost/devaipod-agent-codex:000000000000"
+    settings.AGENT_IMAGES = {**settings.AGENT_IMAGES, "codex": missing}
+    ended = await place.until(await ask(shop, "hello", agent="codex"), "failed", 60)
+    assert ended.finding_code == "image-not-found"
+    assert ended.reason == f"The image {missing} of Codex is not on this host."
+    assert "`make images AGENTS=codex` on the host builds it" in ended.next_step
+
+
 async def test_an_upstream_that_is_not_there_fails_the_run_in_a_sentence(place, shop, tmp_path):
     project, _ = shop
     await db.write(

@@ -246,6 +246,75 @@ for line in sys.stdin:
     assert [message["text"] for message in rig.gateway.of("message")] == ["of today"]
 
 
+CHOOSY = """python3 -c 'import json,sys
+heard = []
+for line in sys.stdin:
+    m = json.loads(line)
+    heard.append(m["method"] + " " + str(m["params"].get("methodId") or m["params"].get("modeId") or ""))
+    modes = {"currentModeId": "ask", "availableModes": [{"id": "ask"}, {"id": "go"}]}
+    r = {"result": {"initialize": {"protocolVersion": 1, "authMethods": [{"id": "key"}, {"id": "login"}]},
+         "session/new": {"sessionId": "s", "modes": modes}}.get(m["method"], {})}
+    if m["method"] == "REFUSED":
+        r = {"error": {"code": -32000, "message": "not like that"}}
+    if m["method"] == "session/prompt":
+        u = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": ", ".join(heard)}}
+        print(json.dumps({"jsonrpc": "2.0", "method": "session/update", "params": {"update": u}}))
+    print(json.dumps({"jsonrpc": "2.0", "id": m["id"], **r}), flush=True)'"""
+
+
+@pytest.mark.parametrize(
+    ("config", "refused", "heard", "note"),
+    [
+        (
+            {"auth_method": "key", "session_mode": "go"},
+            "",
+            "initialize , authenticate key, session/new , session/set_mode go, session/prompt ",
+            "",
+        ),
+        ({}, "", "initialize , session/new , session/prompt ", ""),
+        (
+            {"auth_method": "other", "session_mode": "ask"},
+            "",
+            "initialize , session/new , session/prompt ",
+            "",
+        ),
+        (
+            {"session_mode": "gone"},
+            "",
+            "initialize , session/new , session/prompt ",
+            "not in its session mode gone: it offers ask, go",
+        ),
+        (
+            {"session_mode": "go"},
+            "session/set_mode",
+            "initialize , session/new , session/set_mode go, session/prompt ",
+            "not in its session mode go: not like that",
+        ),
+        (
+            {"auth_method": "key"},
+            "authenticate",
+            "initialize , authenticate key, session/new , session/prompt ",
+            "did not take the authentication key: not like that",
+        ),
+    ],
+)
+async def test_an_agent_is_authenticated_with_and_put_into_the_mode_that_its_profile_names(
+    rig: Rig, config, refused, heard, note
+):
+    rig.gateway.config |= config
+    await rig.gateway.start()
+    await rig.start_sidecar()
+    await rig.gateway.wait("workspace.ready")
+    await rig.start_agent(CHOOSY.replace("REFUSED", refused))
+    await rig.gateway.wait("session.started")
+    await rig.gateway.command("prompt", turn=1, text="hello")
+    await rig.gateway.wait("turn.ended")
+    assert "".join(m["text"] for m in rig.gateway.of("message")) == heard
+    notes = [one["message"] for one in rig.gateway.of("sidecar.note")]
+    assert len(notes) == bool(note)
+    assert all(note in one for one in notes)
+
+
 async def test_a_stop_without_any_turn_stages_what_an_earlier_attempt_left(rig: Rig):
     await rig.start()
     (rig.workspace / "left.txt").write_text("left\n")

@@ -10,6 +10,22 @@ from devaipod_web.api.schemas.common import doc
 from devaipod_web.api.schemas.services import Health, ServiceBrief
 
 
+class AgentOut(Schema):
+    """An agent that a run may have."""
+
+    key: str = doc("Its word in the API and for `--agent`.", "codex")
+    title: str = doc("Its name.", "Codex")
+    program: str = doc("The program that its image must hold.", "codex-acp")
+    forms: list[str] = doc(
+        "The wire forms that it speaks, the one that it speaks best first: a provider must speak one of them.",
+        ["openai-responses"],
+    )
+    image: str = doc(
+        "The installation's image for it, where neither project nor devcontainer.json names one.",
+        "localhost/devaipod-agent-codex:dev",
+    )
+
+
 class StatusOut(Schema):
     """This installation and the caller."""
 
@@ -34,6 +50,7 @@ class StatusOut(Schema):
     )
     supervisor_error: str = doc("What the supervisor last could not do, or empty.", "")
     health: Health = doc("That of the service that is worst off.", "ok")
+    agents: list[AgentOut] = doc("The agents that a run may have.", [])
     services: list[ServiceBrief] = doc("The control plane's own parts.", [])
     draining_since: datetime | None = doc("Since when no new runs are taken, or null.", None)
     disk_free_bytes: int = doc("Free bytes of the disk of DEVAIPOD_HOME.", 42_000_000_000)

@@ -61,7 +61,7 @@ def check(command: Command, project: Project) -> None:
     try:
         devcontainer.check_image(
             command.image,
-            defaults=(project.image, settings.AGENT_IMAGE),
+            defaults=(project.image, settings.AGENT_IMAGE, *settings.AGENT_IMAGES.values()),
             allowed_images=project.allowed_images,
         )
     except PullRefused as error:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from devaipod_web.runs.errors import NotNow
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.wake import wake
+from pods.agents import PROFILES
 from pods.sidecar.protocol import RunConfig
 from pods.spec import WORKSPACES_DIR
 
@@ -36,6 +37,7 @@ def config(pod: RunPod) -> RunConfig:
     run = pod.run
     used = workspace_was_used(run)
     lost = run.volumes_pruned_at is not None and not used
+    profile = PROFILES.get(run.agent)
     return RunConfig(
         run=run.key,
         pod=pod.name,
@@ -50,6 +52,8 @@ def config(pod: RunPod) -> RunConfig:
         session_id=run.session_id if used else "",
         mcp_servers=[],
         agent=run.agent,
+        auth_method=profile.auth_method if profile else "",
+        session_mode=profile.modes.get(run.permission_policy, "") if profile else "",
         max_events=settings.MAX_EVENTS,
         max_event_bytes=settings.MAX_EVENT_BYTES,
         push_bytes=settings.MAX_PUSH_BYTES,

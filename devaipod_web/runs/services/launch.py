@@ -13,7 +13,7 @@ from devaipod_web.accounts.models import ApiToken, User
 from devaipod_web.budgets.limits import amount
 from devaipod_web.budgets.run_limits import open_run
 from devaipod_web.health import drain
-from devaipod_web.llm import demo, routes
+from devaipod_web.llm import demo, fit
 from devaipod_web.llm.models import Provider, ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs import events, untrusted
@@ -78,11 +78,12 @@ def launch(
     chosen = provider or project.provider
     model = model or project.model
     # A project that names no provider: routes decide by the model's name, else it is the demo.
-    is_real = (
-        chosen.kind != ProviderKind.DEMO
-        if chosen is not None
-        else bool(model) and routes.which(model, project) is not None
-    )
+    who = fit.answerer(project, chosen, model)
+    executes = COMMAND if command is not None else agent or project.agent
+    misfit = fit.misfit(executes, who)
+    if misfit is not None:
+        raise BadRequest(misfit.message, next_step=misfit.next_step)
+    is_real = who.kind != ProviderKind.DEMO or (chosen is None and bool(who.model))
     try:
         with transaction.atomic():
             if unique_label:
@@ -93,7 +94,7 @@ def launch(
                 token=token,
                 title=(untrusted.text(title, 200).strip() or title_of(task)),
                 task=task,
-                agent=COMMAND if command is not None else agent or project.agent,
+                agent=executes,
                 provider=chosen,
                 model=model if is_real else demo.MODEL,
                 permission_policy=policy,

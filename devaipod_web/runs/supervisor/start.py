@@ -22,6 +22,7 @@ from devaipod_web import db, home
 from devaipod_web.forges import staging
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.gateway import sockets, tokens
+from devaipod_web.llm import fit
 from devaipod_web.runs import diagnosis
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.connect import workspace_path
@@ -30,11 +31,11 @@ from devaipod_web.runs.supervisor import image, pod_spec, records
 from devaipod_web.runs.supervisor.records import View
 from devaipod_web.runs.supervisor.work import blocking
 from pods import agents, command
-from pods.agents import AgentProfile
+from pods.agents import AgentProfile, Choice
 from pods.backend import ContainerBackend
 from pods.causes import quoted
 from pods.devcontainer import DevcontainerPlan
-from pods.errors import BackendError, BackendUnavailable
+from pods.errors import BackendError, BackendUnavailable, ImageMissing
 from pods.findings import CODES, Finding, finding, of_backend
 from pods.spec import AGENT, ImageInfo, Limits, PodSpec, PullProgress
 
@@ -78,7 +79,16 @@ class Starter:
             await self._mirror(run)
         async with self._step(run, None, "image", "Have the agent's image", PULL_SECONDS) as said:
             plan = await self._plan_of(run)
-            await self._have_image(run, plan.image)
+            try:
+                await self._have_image(run, plan.image)
+            except ImageMissing as error:
+                how = image.how_to_have(plan.image)
+                if not how:
+                    raise
+                raise ImageMissing(
+                    f"The image {plan.image} of {profile_of(run).title} is not on this host.",
+                    next_step=f"{how} Then prompt the run again.",
+                ) from error
             said.append(plan.image)
         await self._new_pod(run, plan.image)
 
@@ -163,7 +173,16 @@ class Starter:
     async def _spec(self, run: Run, pod: RunPod) -> PodSpec:
         plan = await self._plan_of(run)
         info = await self._have_image(run, pod.image)
-        return pod_spec.build(facts(run, pod, plan=plan, info=info, installation=self.installation))
+        form = await db.read(
+            fit.form_of_run,
+            run.project,
+            agent=run.agent,
+            provider=run.provider,
+            model=run.model,
+        )
+        return pod_spec.build(
+            facts(run, pod, plan=plan, info=info, installation=self.installation, form=form)
+        )
 
     async def start_agent(self, view: View, pod: RunPod) -> None:
         """The workspace is there: note how long it took and start the agent's container. Safe to repeat."""
@@ -222,12 +241,25 @@ class Starter:
 
 
 def facts(
-    run: Run, pod: RunPod, *, plan: DevcontainerPlan, info: ImageInfo, installation: str
+    run: Run,
+    pod: RunPod,
+    *,
+    plan: DevcontainerPlan,
+    info: ImageInfo,
+    installation: str,
+    form: str = "",
 ) -> pod_spec.Facts:
-    """What the pod's document follows from, out of rows, settings and the image."""
+    """What the pod's document follows from, out of rows, settings and the image. `form` is the wire form that the agent is to speak."""
     project = run.project
     profile = profile_of(run)
     workspace = workspace_path(run)
+    folder = home_of(info, plan.user)
+    choice = Choice(
+        model=run.model or agents.DEFAULT_MODEL,
+        policy=run.permission_policy,
+        form=form,
+        home=folder,
+    )
     return pod_spec.Facts(
         installation=installation,
         run=run.key,
@@ -237,8 +269,8 @@ def facts(
         owner=run.owner.key,
         image=pod.image,
         user=plan.user or info.user,
-        home=home_of(info, plan.user),
-        argv=entry(run, profile, plan),
+        home=folder,
+        argv=entry(run, profile, plan, choice),
         workspace=workspace,
         sidecar_image=settings.SIDECAR_IMAGE,
         token_dir=home.pod_token_dir(pod.name),
@@ -246,19 +278,16 @@ def facts(
         limits=Limits(memory_bytes=project.memory_bytes, cpus=project.cpus, pids=project.pids),
         workspace_bytes=project.workspace_bytes,
         workspace_inodes=project.workspace_inodes,
-        env=agents.agent_env(
-            profile,
-            model=run.model,
-            policy=run.permission_policy,
-            extra={**plan.env, **run.env},
-        ),
+        env=agents.agent_env(profile, choice, extra={**plan.env, **run.env}),
     )
 
 
-def entry(run: Run, profile: AgentProfile, plan: DevcontainerPlan) -> tuple[str, ...]:
+def entry(
+    run: Run, profile: AgentProfile, plan: DevcontainerPlan, choice: Choice
+) -> tuple[str, ...]:
     """What the agent's container executes: the profile's agent, or the run's own command."""
     if profile.speaks_acp:
-        return agents.entry_argv(profile, lifecycle=plan.lifecycle)
+        return agents.entry_argv(profile, lifecycle=plan.lifecycle, files=profile.files(choice))
     return command.entry_argv(
         run.argv,
         workdir=run.workdir or workspace_path(run),

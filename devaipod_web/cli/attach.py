@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import termios
@@ -58,7 +57,7 @@ def attach(
     query = [("argv", word) for word in command or []]
     query += [("tty", "1" if is_terminal else "0"), ("term", os.environ.get("TERM", ""))]
     if is_terminal:
-        size = shutil.get_terminal_size()
+        size = _size()
         query += [("rows", str(size.lines)), ("columns", str(size.columns))]
     address = client.url.replace("http", "ws", 1) + f"{API}/pods/{segment(pod)}/exec"
     with _raw() if is_terminal else contextlib.nullcontext():
@@ -221,7 +220,7 @@ class _Session:
             await self.socket.send(json.dumps(message))
 
     async def _tell_size(self) -> None:
-        size = shutil.get_terminal_size()
+        size = _size()
         await self._tell({"resize": [size.lines, size.columns]})
 
     def _outcome(self) -> int:
@@ -237,6 +236,11 @@ class _Session:
             reason,
             next_step="Attach again for a new shell: `devaipod ps` lists what runs.",
         )
+
+
+def _size() -> os.terminal_size:
+    # Not `shutil`'s: COLUMNS and LINES may be another terminal's, or from before it was resized.
+    return os.get_terminal_size(sys.stdout.fileno())
 
 
 def _write_all(data: bytes) -> None:

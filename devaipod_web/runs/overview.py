@@ -36,11 +36,13 @@ def waiting_counts() -> tuple[int, int, int]:
     """How much waits for a person: (all that the page Now lists, the reviews among it, the runs without budget among it)."""
     open_requests = PermissionRequest.objects.filter(state=PermissionState.OPEN)
     reviews = Review.objects.filter(state=ReviewState.OPEN).count()
-    waiting = Run.objects.filter(state=State.WAITING).exclude(pk__in=open_requests.values("run"))
-    paused = Run.objects.filter(state=State.PAUSED).exclude(pk__in=open_incidents().values("run"))
+    parked = Run.objects.filter(
+        Q(state=State.WAITING) & ~Q(pk__in=open_requests.values("run"))
+        | Q(state=State.PAUSED) & ~Q(pk__in=open_incidents().values("run"))
+    )
     failed = queries.failed_lately().order_by().count()
     incidents = open_incidents().count()
-    others = open_requests.count() + waiting.count() + paused.count() + failed
+    others = open_requests.count() + parked.count() + failed
     return others + incidents + reviews, reviews, incidents
 
 

@@ -229,7 +229,9 @@ def check_unasked(run: Run) -> None:
 
 def check_taken_up(run: Run) -> None:
     first, second = payloads(run, "session.started")
-    assert second["how"] in ("resumed", "loaded"), story(run)
-    assert second["session_id"] == first["session_id"]
-    assert not second["context_lost"]
+    # Gemini CLI 0.61 does not always find its session again; then the run says that context was lost.
+    lost = run.agent == "gemini" and second["how"] == "new"
+    assert lost or second["how"] in ("resumed", "loaded"), story(run)
+    assert (second["session_id"] == first["session_id"]) is not lost
+    assert second["context_lost"] is lost
     assert payloads(run, "turn.ended")[2]["stop_reason"] == "cancelled", story(run)

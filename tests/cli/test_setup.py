@@ -45,8 +45,9 @@ def test_setup_copies_the_database_before_it_migrates(env, tmp_path):
     devaipod("migrate", env=env)
     home = tmp_path / "home"
     database = sqlite3.connect(home / "db.sqlite3")
-    database.execute("DELETE FROM django_migrations WHERE app='accounts' AND name LIKE '0004%'")
-    database.execute("DROP TABLE accounts_keptanswer")
+    database.execute("DELETE FROM django_migrations WHERE app='health'")
+    for table in ("health_drain", "health_servicebeat"):
+        database.execute(f"DROP TABLE {table}")
     database.commit()
     database.close()
     result = devaipod("migrate", env=env)
@@ -54,7 +55,7 @@ def test_setup_copies_the_database_before_it_migrates(env, tmp_path):
     (copy,) = (home / "backups").iterdir()
     kept = sqlite3.connect(copy)
     assert kept.execute("SELECT count(*) FROM accounts_user").fetchone() == (1,)
-    tables = "SELECT count(*) FROM sqlite_master WHERE name='accounts_keptanswer'"
+    tables = "SELECT count(*) FROM sqlite_master WHERE name='health_drain'"
     assert kept.execute(tables).fetchone() == (0,)
 
 

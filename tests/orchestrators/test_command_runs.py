@@ -69,7 +69,9 @@ def test_what_its_variables_name_is_answered_and_none_of_them_is_a_secret(
     assert (found["models"][0], found["proxy"][0], found["chat"][0]) == (200, 200, 200)
     assert "choices" in json.loads(found["chat"][1])
     assert (found["forge"][0], found["forge_else"][0]) == (200, 404)
-    for name in ("anthropic", "gator", "gator_post", "forge_else"):
+    assert found["anthropic"][0] == 200
+    assert json.loads(found["anthropic"][1])["type"] == "message"
+    for name in ("gator", "gator_post", "forge_else"):
         status, text = found[name]
         assert status == 404, name
         assert json.loads(text)["error"]["message"], name

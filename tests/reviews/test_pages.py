@@ -76,7 +76,7 @@ def test_the_list_takes_the_same_number_of_queries_however_long(
             updated_at=change.updated_at,
         )
     client.login(username=viewer.get_username(), password=PASSWORD)
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         client.get(reverse("reviews"))
 
 

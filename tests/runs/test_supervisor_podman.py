@@ -396,7 +396,9 @@ async def test_the_real_opencode_plays_the_scripted_demo_to_a_review(place, shop
     run = await ask(shop, "Say in the README what the till does", permission_policy="allow")
     ended = await place.until(run, "succeeded", 180)
     await place.wait(run, reviewed(2), 15, "to have a note and its mention in review")
-    assert ended.tokens_out > 0
+    await place.wait(
+        run, lambda one: Run.objects.get(pk=one.pk).tokens_out > 0, 15, "to have its tokens counted"
+    )
     kinds = await db.read(lambda: set(ended.events.values_list("kind", flat=True)))
     assert {"tool_call", "message", "work.staged", "turn.ended"} <= kinds
     assert not await db.read(lambda: ended.events.filter(kind="agent.junk").exists())

@@ -10,7 +10,7 @@ from typing import Any
 
 from devaipod_web import db, home
 from devaipod_web.host import facts, podman_config, podman_service
-from devaipod_web.parts import Gateway
+from devaipod_web.parts import Budgets, Gateway
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.supervisor.loop import Supervisor
@@ -116,7 +116,8 @@ async def world() -> AsyncIterator[World]:
         installation=home.installation_id(),
         volumes_dir=home.volumes_dir(),
     )
-    gateway = Gateway()
+    accounts, gateway = Budgets(), Gateway()
+    await accounts.start()
     await gateway.start()
     place = World(backend)
     place.start_supervisor()
@@ -130,5 +131,6 @@ async def world() -> AsyncIterator[World]:
         for volume in await backend.volumes(labels):
             await backend.remove_volume(volume)
         await asyncio.wait_for(gateway.stop(), 20)
+        await asyncio.wait_for(accounts.stop(), 20)
         await backend.close()
         await db.close_connections()

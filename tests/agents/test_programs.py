@@ -61,12 +61,8 @@ def shop(tmp_path, settings):
 
 @pytest.fixture
 async def place():
-    stop = asyncio.Event()
     async with world() as here:
-        accounts = asyncio.create_task(ledger.current().run(stop))
         yield here
-        stop.set()
-        await asyncio.wait_for(accounts, 10)
 
 
 @contextlib.asynccontextmanager

@@ -85,6 +85,8 @@ class Exchange:
         """Ask and pass the answer on; settle whatever happens, also when the agent hung up."""
         try:
             await until_gone(request, response, self._answer(response))
+            # What was written leaves at the end of the loop's turn: the agent need not wait for our books.
+            await asyncio.sleep(0)
         except ModelError as error:
             self.status, self.error = error.status, error.message
             await telling.refuse(self.caller, response, self.form, error)

@@ -14,10 +14,10 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_DEPTH = 128
-WHITESPACE = " \t\n\r"
+WHITESPACE = frozenset(" \t\n\r")
 
 Key = str | int
 
@@ -47,8 +47,7 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(
 ).scan_once  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(NamedTuple):
     """A member of an object or an element of an array: where it begins, and where its value does and ends."""
 
     key: Key
@@ -173,7 +172,7 @@ class Body:
 
 
 def _skip(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in WHITESPACE:
+    while text[at : at + 1] in WHITESPACE:
         at += 1
     return at
 

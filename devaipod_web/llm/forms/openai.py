@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from devaipod_web.llm.errors import ModelError
@@ -58,7 +59,9 @@ def check_parts(value: object) -> Media:
         kind = part.get("type")
         found = False
         for name, member in part.items():
-            meant = folded(name)
+            meant = _holds(name)
+            if not meant:
+                continue
             if meant in ADDRESSES and member is not None:
                 _check_address(member, media)
                 media.other = media.other or meant != "imageurl"
@@ -86,6 +89,13 @@ def check_parts(value: object) -> Media:
                 raise refuse_stored("A file without its data (file_data)")
         media.other = media.other or kind in OTHER
     return media
+
+
+@lru_cache(maxsize=4096)
+def _holds(name: str) -> str:
+    """The folded name of a member that `check_parts` looks into; empty for any other."""
+    meant = folded(name)
+    return meant if meant in ADDRESSES or meant in DATA or meant in ("fileid", "audio") else ""
 
 
 def _check_address(holder: object, media: Media) -> None:

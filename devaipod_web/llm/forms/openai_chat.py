@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -189,6 +190,7 @@ class OpenAIChat(Form):
         return openai.model_list(names)
 
 
+@lru_cache(maxsize=1024)
 def limit_field(base: str, model: str) -> str:
     """The name of the output limit: OpenAI's newer models refuse the old name, other servers don't know the new one."""
     host = urlsplit(base).hostname or ""

@@ -182,7 +182,8 @@ def _drop_choice(body: Body, dropped: Mapping[int, str]) -> None:
 
 def asks_for_an_hour(body: Body) -> bool:
     """Whether a cache is asked to keep anything for longer than the usual five minutes, however that is escaped."""
-    if b'"ttl"' not in body.raw and not PLAIN_ESCAPED.search(body.raw):
+    raw = body.raw
+    if b'"ttl"' not in raw and not (b"\\" in raw and PLAIN_ESCAPED.search(raw)):
         return False
     marks = (each.get("cache_control") for each in objects(body.value))
     return any(isinstance(mark, dict) and mark.get("ttl") not in (None, "5m") for mark in marks)

@@ -194,10 +194,9 @@ async def test_a_supervisor_whose_loop_fails_says_so_and_a_restart_mends_it(
         assert "JSONDecodeError" in broken.last_error
         edge.body = "[]"
         after = await restart("supervisor", manager)
-        assert (after.health, after.last_error) == (
-            "ok",
-            broken.last_error,
-        ) or "picture" in after.last_error
+        # Several tasks of the loop met the nonsense; whichever did last is remembered.
+        assert after.health == "ok"
+        assert "JSONDecodeError" in after.last_error
 
 
 async def test_a_process_that_ends_says_good_bye(manager):

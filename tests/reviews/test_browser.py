@@ -5,20 +5,13 @@ from __future__ import annotations
 import pytest
 from django.conf import settings as django_settings
 from django.test import Client
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from devaipod_web.reviews.services.promote import default_branch
 from devaipod_web.reviews.services.refresh import refresh
+from tests.chromium import launched
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -38,8 +31,7 @@ def cookie(reviewer):
 
 @pytest.fixture
 def tab(live_server, cookie, change):
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with launched() as browser:
         context = browser.new_context(base_url=live_server.url)
         context.add_cookies(
             [
@@ -54,7 +46,6 @@ def tab(live_server, cookie, change):
         page.troubles = []  # type: ignore[attr-defined]
         page.on("pageerror", lambda error: page.troubles.append(str(error)))  # type: ignore[attr-defined, call-overload]
         yield page
-        browser.close()
 
 
 def test_a_reviewer_reads_by_keys_and_promotes_by_clicking(tab, change, world):

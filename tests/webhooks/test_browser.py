@@ -13,13 +13,14 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.test import Client
 from django.utils import timezone
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from devaipod_web.webhooks import services
 from devaipod_web.webhooks.models import Attempt, Delivery, Webhook
 from devaipod_web.webhooks.sender import Sender
+from tests.chromium import launched
 from tests.pages.conftest import HOSTILE
-from tests.pages.test_browser import FLAGS, serving
+from tests.pages.test_browser import serving
 from tests.webhooks.receiver import Receiver, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -47,12 +48,8 @@ def sending() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright's synchronous face runs a loop of its own in a greenlet, which Django takes for async code.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -47,6 +47,17 @@ def _pairs(name: str) -> dict[str, str]:
     return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
+def _listen(name: str) -> tuple[str, int] | None:
+    """`host:port`, `[::]:port` or `:port` (every interface); None when it is empty."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{name} must be host:port such as 0.0.0.0:8001, not {text!r}")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what was asked for
+
+
 DEBUG = _flag("DEVAIPOD_DEBUG")
 SECRET_KEY = home.secret_file("secret.key").decode()
 
@@ -164,6 +175,12 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+
+# --- The gateway's port and where pods run ------------------------------------------------------------------------
+#: Where the gateway listens for pods beside its Unix socket: (host, port); None is nowhere.
+GATEWAY_LISTEN = _listen("DEVAIPOD_GATEWAY_LISTEN")
+#: The base URL of that port as pods of a cluster reach it, where their target names none.
+GATEWAY_ADDRESS = os.environ.get("DEVAIPOD_GATEWAY_ADDRESS", "").rstrip("/")
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 

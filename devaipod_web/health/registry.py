@@ -8,6 +8,8 @@ from devaipod_web.health.contract import Source
 SOURCES: tuple[Source, ...] = (
     Source("web", listeners.web),
     Source("gateway", listeners.gateway),
+    # Only there when DEVAIPOD_GATEWAY_LISTEN names one.
+    Source("gateway-port", listeners.gateway_port),
     Source("supervisor", loops.supervisor),
     # A part of its own beside the supervisor.
     Source("webhooks", loops.deliveries),

@@ -157,6 +157,11 @@ class RunPod(models.Model):
     image = models.CharField(max_length=300)
     control_digest = models.CharField(max_length=64, unique=True)
     data_digest = models.CharField(max_length=64, unique=True)
+    address = models.CharField(
+        max_length=45,
+        blank=True,
+        help_text="Where the backend last saw it: its tokens count at the gateway's port from there alone.",
+    )
     last_source_seq = models.PositiveBigIntegerField(default=0)
     event_bytes = models.PositiveBigIntegerField(default=0)
     session_id = models.CharField(max_length=300, blank=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from django.apps import AppConfig
+from django.db import DatabaseError, transaction
 from django.db.models.signals import post_migrate
 
 
@@ -21,4 +23,6 @@ class TargetsConfig(AppConfig):
 def _after_migrate(sender: AppConfig, **_: Any) -> None:
     from devaipod_web.targets.services import ensure_own
 
-    ensure_own()
+    # A migration to an earlier state may have taken the table away.
+    with contextlib.suppress(DatabaseError), transaction.atomic():
+        ensure_own()

@@ -24,6 +24,8 @@ from devaipod_web.targets import kubeconfig, queries
 from devaipod_web.targets.errors import InvalidTarget, TargetInUse
 from devaipod_web.targets.models import PODMAN_NAME, GatewayMode, Target, TargetKind
 
+#: The name of the target that `DEVAIPOD_TARGET` makes.
+OWN_NAME = "cluster"
 #: A DNS-1123 label (RFC 1123 §2.1): names and namespaces stand in names of objects.
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 MAX_NAME = 40
@@ -67,10 +69,11 @@ def save(
             context=context,
             gateway_address=gateway_address,
             gateway_mode=gateway_mode,
+            is_new=target is None,
         )
     if errors:
         raise InvalidTarget(errors)
-    made = row.pk is None
+    made = target is None
     changed = [field for field, value in values.items() if getattr(row, field) != value]
     for field in changed:
         setattr(row, field, values[field])
@@ -104,6 +107,7 @@ def _of_cluster(
     context: str,
     gateway_address: str,
     gateway_mode: str,
+    is_new: bool,
 ) -> dict[str, Any]:
     """The fields of a cluster as they may be; what is wrong goes into `errors`."""
     name, context = name.strip(), context.strip()
@@ -114,7 +118,7 @@ def _of_cluster(
         )
     if gateway_mode not in GatewayMode.values:
         errors["gateway_mode"] = f"The gateway's mode is one of: {', '.join(GatewayMode.values)}."
-    found = _credential(row, errors, kubeconfig_text, context)
+    found = _credential(row, errors, kubeconfig_text, context, is_new=is_new)
     if found is not None:
         values |= {
             "kubeconfig": vault.seal(found.text.encode()),
@@ -131,15 +135,15 @@ def _of_cluster(
 
 
 def _credential(
-    row: Target, errors: dict[str, str], text: str, context: str
+    row: Target, errors: dict[str, str], text: str, context: str, *, is_new: bool
 ) -> kubeconfig.Kubeconfig | None:
     """What is to be stored of a kubeconfig that was given; None when nothing is to change."""
     if not text.strip():
-        if row.pk is None and not in_cluster():
+        if is_new and not in_cluster():
             errors["kubeconfig"] = (
                 "A kubeconfig is needed: the server runs in no cluster whose service account it could use."
             )
-        if row.pk is not None and context and context != row.context:
+        if not is_new and context and context != row.context:
             errors["context"] = (
                 "Of a kubeconfig one context is kept: give the kubeconfig again for another."
             )
@@ -213,10 +217,12 @@ def ensure_own() -> None:
     """Make the targets that nobody adds: podman's row, and the cluster that `DEVAIPOD_TARGET` names. Safe to repeat."""
     Target.objects.get_or_create(name=PODMAN_NAME, defaults={"kind": TargetKind.PODMAN})
     if settings.OWN_NAMESPACE:
-        Target.objects.get_or_create(
-            name="cluster",
+        row, _ = Target.objects.get_or_create(
+            name=OWN_NAME,
             defaults={"kind": TargetKind.KUBERNETES, "namespace": settings.OWN_NAMESPACE},
         )
+        if row.namespace != settings.OWN_NAMESPACE and not row.kubeconfig:
+            Target.objects.filter(pk=row.pk).update(namespace=settings.OWN_NAMESPACE)
 
 
 # --- what was found -----------------------------------------------------------------------------------------------

@@ -29,13 +29,13 @@ from devaipod_web.runs.services.connect import workspace_path
 from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.supervisor import image, pod_spec, records
 from devaipod_web.runs.supervisor.records import View
+from devaipod_web.runs.supervisor.sites import Site
 from devaipod_web.runs.supervisor.work import blocking
 from pods import agents, command
 from pods.agents import AgentProfile, Choice
-from pods.backend import ContainerBackend
 from pods.causes import quoted
 from pods.devcontainer import DevcontainerPlan
-from pods.errors import BackendError, BackendUnavailable, ImageMissing
+from pods.errors import BackendError, BackendUnavailable, ImageMissing, QuotaExceeded
 from pods.findings import CODES, Finding, finding, of_backend
 from pods.spec import AGENT, ImageInfo, Limits, PodSpec, PullProgress
 
@@ -57,16 +57,19 @@ PROGRESS_SECONDS = 2.0
 class StepFailed(Exception):
     """A step of starting ended for good. What was found is shown on the run."""
 
-    def __init__(self, found: Finding) -> None:
+    def __init__(self, found: Finding, *, is_for_room: bool = False) -> None:
         super().__init__(found.message)
         self.finding = found
+        #: Whether the target lacked room, which it may have later, or another one now.
+        self.is_for_room = is_for_room
 
 
 class Starter:
     """The steps of one run's start. Holds a cache alone; what counts is in the database."""
 
-    def __init__(self, backend: ContainerBackend, installation: str) -> None:
-        self.backend = backend
+    def __init__(self, site: Site, installation: str) -> None:
+        self.site = site
+        self.backend = site.backend
         self.installation = installation
         self._plan: tuple[str, DevcontainerPlan] | None = None
 
@@ -152,6 +155,7 @@ class Starter:
             key=home.new_key(),
             control_digest=control_digest,
             data_digest=data_digest,
+            target=self.site.target.pk,
         )
 
     # --- starting ---------------------------------------------------------------------------------------------
@@ -229,7 +233,8 @@ class Starter:
         except BackendUnavailable:
             raise
         except BackendError as error:
-            raise StepFailed(of_backend(error)) from error
+            for_room = isinstance(error, QuotaExceeded)
+            raise StepFailed(of_backend(error), is_for_room=for_room) from error
         await db.write(
             records.finish_step,
             run.pk,

@@ -7,6 +7,7 @@ full one holds up nobody who may go elsewhere.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -61,15 +62,13 @@ def first_open(order: Iterable[int], rooms: Mapping[int, Room]) -> int | None:
     return next((one for one in order if one in rooms and rooms[one].is_open), None)
 
 
-def places(waiting: Iterable[Asking], run: int, rooms: Mapping[int, Room]) -> list[Place]:
-    """Where a run stands at each target of its order; empty when it does not wait. `waiting` is in the order of the queue."""
-    before: list[Asking] = []
+def all_places(waiting: Iterable[Asking], rooms: Mapping[int, Room]) -> dict[int, list[Place]]:
+    """Where each waiting run stands at each target of its order, the first choice first. `waiting` is in the order of the queue."""
+    before: Counter[int] = Counter()
+    found: dict[int, list[Place]] = {}
     for asking in waiting:
-        if asking.run == run:
-            return [
-                Place(rooms[target], 1 + sum(target in other.order for other in before))
-                for target in asking.order
-                if target in rooms
-            ]
-        before.append(asking)
-    return []
+        before.update(asking.order)
+        found[asking.run] = [
+            Place(rooms[target], before[target]) for target in asking.order if target in rooms
+        ]
+    return found

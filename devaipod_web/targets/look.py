@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from devaipod_web.targets.services import Found
+from devaipod_web.runs import backends
+from devaipod_web.targets.models import Target
+from devaipod_web.targets.services import Found, note_found
 from pods.backend import ContainerBackend
 from pods.errors import BackendError
 
@@ -18,9 +21,10 @@ log = structlog.get_logger("devaipod.targets")
 LOOK_SECONDS = 10.0
 
 
-async def look(backend: ContainerBackend) -> Found:
-    """What the target says of itself. Raises nothing that a sentence could tell."""
+async def look(backend_of: Callable[[], ContainerBackend]) -> Found:
+    """What the target says of itself. Raises nothing that a sentence could tell, nor what `backend_of` raises."""
     try:
+        backend = backend_of()
         async with asyncio.timeout(LOOK_SECONDS):
             version = await backend.health()
             capacity = await backend.capacity()
@@ -52,12 +56,15 @@ class Tested:
         """The same in a sentence."""
         if not self.ok:
             return self.found.error
-        room = f"takes {self.found.capacity} pods" if self.found.capacity is not None else ""
-        return ", ".join(part for part in (f"It answers: {self.found.version}", room) if part) + "."
+        found = self.found
+        room = f" It takes {found.capacity} pods at once." if found.capacity is not None else ""
+        return f"It answers: {found.version}.{room}"
 
 
-async def tested(backend: ContainerBackend) -> Tested:
-    """Look, and time it."""
+def ask(target: Target) -> Tested:
+    """Ask a target how it is now, and note it. Blocking, at most some ten seconds."""
     began = time.monotonic()
-    found = await look(backend)
+    # The backend is made inside, for the loop that it is used in.
+    found = backends.run(look(lambda: backends.of_target(target)))
+    note_found(target.pk, found)
     return Tested(found, int((time.monotonic() - began) * 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
@@ -13,8 +14,8 @@ from devaipod_web.health.models import Health
 from devaipod_web.projects.models import Project, Workspace
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ACTIVE, State
-from devaipod_web.targets.choice import Asking, Place, Room, places
-from devaipod_web.targets.models import GatewayMode, Target, TargetKind
+from devaipod_web.targets.choice import Asking, Place, Room, all_places
+from devaipod_web.targets.models import PODMAN_NAME, GatewayMode, Target, TargetKind
 
 
 def targets() -> QuerySet[Target]:
@@ -38,6 +39,22 @@ def gateway_address(target: Target) -> str:
     if target.is_podman or target.gateway_mode == GatewayMode.RELAY:
         return ""
     return target.gateway_address or str(settings.GATEWAY_ADDRESS)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A target with its room, and how many projects name it."""
+
+    target: Target
+    room: Room
+    projects: int
+
+
+def shown() -> list[Shown]:
+    """Every target as its page lists it."""
+    found = rooms()
+    named = [key for keys in Project.objects.values_list("targets", flat=True) for key in keys]
+    return [Shown(row, found[row.pk], named.count(row.key)) for row in targets()]
 
 
 # --- room ---------------------------------------------------------------------------------------------------------
@@ -131,7 +148,12 @@ def waiting() -> list[Asking]:
 
 def queue_places(run: Run) -> list[Place]:
     """Where a run stands at each target that it may go to; empty when it does not wait."""
-    return places(waiting(), run.pk, rooms()) if run.state == State.QUEUED else []
+    return all_queue_places().get(run.pk, []) if run.state == State.QUEUED else []
+
+
+def all_queue_places() -> dict[int, list[Place]]:
+    """The same of every run that waits, by its id. Four queries, whatever the queue's length."""
+    return all_places(waiting(), rooms())
 
 
 def order_of(project: Project) -> list[Target]:
@@ -143,13 +165,22 @@ def order_of(project: Project) -> list[Target]:
     return named or ([first] if first is not None else [])
 
 
-def says(place: Place) -> str:
-    """A place in words: `place 2 at podman (4 of 4 taken)`."""
-    room = place.room
+def words(found: Sequence[Place], *, long: bool = False) -> str:
+    """Places in the queue for a person: `place 2 in the queue`, or `place 2 at podman, place 1 at cluster-a`; empty without any.
+
+    A target that takes none now says why; `long` says of the others how full they are.
+    """
+    if len(found) == 1 and found[0].room.name == PODMAN_NAME:
+        place = found[0]
+        return f"place {place.place} in the queue" + (_why(place.room) if place.room.closed else "")
+    return ", ".join(
+        f"place {place.place} at {place.room.name}"
+        + (_why(place.room) if long or place.room.closed else "")
+        for place in found
+    )
+
+
+def _why(room: Room) -> str:
     if room.closed:
-        why = room.closed
-    elif room.most is not None:
-        why = f"{room.taken} of {room.most} taken"
-    else:
-        why = "free"
-    return f"place {place.place} at {room.name} ({why})"
+        return f" ({room.closed.rstrip('.')})"
+    return f" ({room.taken} of {room.most} taken)" if room.most is not None else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devaipod_web.targets.choice import Asking, Room, first_open, give, places
+from devaipod_web.targets.choice import Asking, Room, all_places, first_open, give
 
 TARGETS = st.integers(min_value=1, max_value=4)
 ROOMS = st.dictionaries(
@@ -78,12 +78,11 @@ def test_a_run_goes_to_the_first_of_its_targets_that_has_room(queue, rooms):
 @given(QUEUES, ROOMS)
 def test_the_place_counts_those_before_who_may_go_to_the_same_target(queue, rooms):
     for asking in queue:
-        shown = places(queue, asking.run, rooms)
+        shown = all_places(queue, rooms)[asking.run]
         assert [one.room.target for one in shown] == [t for t in asking.order if t in rooms]
         for one in shown:
             before = [a for a in queue if a.run < asking.run and one.room.target in a.order]
             assert one.place == len(before) + 1
-    assert places(queue, 999, rooms) == []
 
 
 def test_a_run_that_waits_for_a_full_target_holds_up_nobody_who_may_go_elsewhere():

@@ -153,7 +153,7 @@ class Sites:
 
     async def _check(self, site: Site) -> None:
         site.checked_at = time.monotonic()
-        found = await look(site.backend)
+        found = await look(lambda: site.backend)
         await db.write(note_found, site.target.pk, found)
         if found.ok != (site.target.health == Health.OK):
             # Runs wait for this: the queue is looked at again.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
 
 from devaipod_web import home
+
+if TYPE_CHECKING:
+    from devaipod_web.gateway import relays
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -166,7 +169,7 @@ class Web(_Listener):
         )
 
 
-def _gateway_options() -> dict[str, Any]:
+def gateway_options() -> dict[str, Any]:
     """What uvicorn is told for both of the gateway's listeners."""
     from pods.sidecar.protocol import MAX_MESSAGE_BYTES
 
@@ -196,7 +199,7 @@ class Gateway(_Listener):
 
         path = check_length(home.gateway_socket())
         path.unlink(missing_ok=True)
-        return uvicorn.Config(application, uds=str(path), lifespan="on", **_gateway_options())
+        return uvicorn.Config(application, uds=str(path), lifespan="on", **gateway_options())
 
     async def _start(self) -> None:
         await super()._start()
@@ -238,7 +241,7 @@ class GatewayPort(_Listener):
         from devaipod_web.gateway.app import application
         from devaipod_web.gateway.origin import AtPort
 
-        return uvicorn.Config(AtPort(application), lifespan="off", **_gateway_options())
+        return uvicorn.Config(AtPort(application), lifespan="off", **gateway_options())
 
 
 class Supervisor(Part):
@@ -289,6 +292,27 @@ class Budgets(_Loop):
         from devaipod_web.budgets import ledger
 
         return ledger.current().run(stop)
+
+
+class Relays(_Loop):
+    """The relays of clusters that can't reach the gateway, and the forwards to them."""
+
+    name = "relays"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._relays: relays.Relays | None = None
+
+    @property
+    def kept(self) -> Mapping[int, relays.Kept]:
+        """Those that are kept now, by their target's id."""
+        return self._relays.kept if self._relays is not None else {}
+
+    def _main(self, stop: asyncio.Event) -> Coroutine[Any, Any, None]:
+        from devaipod_web.gateway import relays
+
+        self._relays = relays.Relays()
+        return self._relays.run(stop)
 
 
 class Webhooks(_Loop):

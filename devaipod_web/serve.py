@@ -36,6 +36,7 @@ from devaipod_web.parts import (
     GatewayPort,
     Part,
     PartFailed,
+    Relays,
     Supervisor,
     Wakes,
     Web,
@@ -262,6 +263,7 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
             await _add(parts, Gateway())
             if settings.GATEWAY_LISTEN is not None:
                 await _add(parts, GatewayPort(*settings.GATEWAY_LISTEN))
+            await _add(parts, Relays())
         if sock is not None:
             await _add(parts, Web(sock))
         if "supervisor" in wanted:

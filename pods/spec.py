@@ -24,6 +24,8 @@ PROXY_PORT = 8400
 STDIO_DIR = "/run/devaipod-stdio"
 SOCKET_DIR = "/run/devaipod"
 TOKEN_DIR = "/run/devaipod-token"
+#: Holds a file with the gateway's base URL where that may change in a pod's life.
+GATEWAY_DIR = "/run/devaipod-gateway"
 STATE_DIR = "/var/lib/devaipod"
 WORKSPACES_DIR = "/workspaces"
 

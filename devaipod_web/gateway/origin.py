@@ -31,10 +31,14 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a connection's other end: its source address, or the name of the pod that a relay carries it from."""
+    """What is known of a connection's other end: its source address, or the name of the pod that a relay carries it from.
+
+    `target_id` is the target whose relay carries it; addresses of two clusters may be the same.
+    """
 
     address: str = ""
     pod: str = ""
+    target_id: int | None = None
 
 
 class Verdict(StrEnum):
@@ -55,6 +59,8 @@ def judge(origin: Origin | None, caller: Caller) -> Verdict:
     """Whether the caller's token counts at this origin."""
     if origin is None:
         return Verdict.YES
+    if origin.target_id is not None and origin.target_id != caller.target_id:
+        return Verdict.NO
     if origin.pod:
         return Verdict.YES if origin.pod == caller.pod_name else Verdict.NO
     known = _address(caller.address)

@@ -40,6 +40,8 @@ class Caller:
     kind: TokenKind
     #: Where the backend last saw the pod; empty while it has not said.
     address: str = ""
+    #: Where it runs; None for podman's of before there were targets.
+    target_id: int | None = None
 
 
 def mint() -> tuple[str, str]:
@@ -65,14 +67,14 @@ def look_up_all(digests: Collection[str]) -> dict[str, Caller]:
         Q(control_digest__in=digests) | Q(data_digest__in=digests), ~Exists(later), ended_at=None
     ).values_list(
         *("pk", "key", "name", "run_id", "run__key", "run__project__key"),
-        *("control_digest", "data_digest", "address"),
+        *("control_digest", "data_digest", "address", "target_id"),
     )
     found = {}
-    for pod_id, key, name, run_id, run_key, project_key, control, data, address in pods:
+    for pod_id, key, name, run_id, run_key, project_key, control, data, address, target in pods:
         for kind, its_digest in ((TokenKind.CONTROL, control), (TokenKind.DATA, data)):
             if its_digest in digests:
                 found[its_digest] = Caller(
-                    pod_id, key, name, run_id, run_key, project_key, kind, address
+                    pod_id, key, name, run_id, run_key, project_key, kind, address, target
                 )
     return found
 

@@ -22,7 +22,7 @@ class GatewayMode(models.TextChoices):
     """How a cluster's pods reach the gateway."""
 
     DIRECT = "direct", "Pods connect to the gateway's address"
-    RELAY = "relay", "The control plane keeps a forward to each pod open"
+    RELAY = "relay", "Through a relay there, to which the control plane keeps a forward open"
 
 
 class Target(models.Model):
@@ -69,6 +69,15 @@ class Target(models.Model):
         null=True, blank=True, help_text="It refused a pod for want of room: not asked before then."
     )
     full_reason = models.CharField(max_length=500, blank=True)
+
+    # Of mode `relay`, what the process found that keeps the forward (`gateway.relays`).
+    relay_connected = models.BooleanField(default=False)
+    relay_address = models.CharField(
+        max_length=45, blank=True, help_text="The relay's own, last seen."
+    )
+    relay_says = models.CharField(max_length=500, blank=True)
+    relay_next_step = models.CharField(max_length=500, blank=True)
+    relay_since = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["pk"]

@@ -16,6 +16,7 @@ from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ACTIVE, State
 from devaipod_web.targets.choice import Asking, Place, Room, all_places
 from devaipod_web.targets.models import PODMAN_NAME, GatewayMode, Target, TargetKind
+from pods.kubernetes_relay_documents import url as relay_url
 
 
 def targets() -> QuerySet[Target]:
@@ -36,8 +37,11 @@ def default(rows: Sequence[Target]) -> Target | None:
 
 def gateway_address(target: Target) -> str:
     """The gateway's base URL as the target's pods reach it; empty where they need none, or none is known."""
-    if target.is_podman or target.gateway_mode == GatewayMode.RELAY:
+    if target.is_podman:
         return ""
+    if target.gateway_mode == GatewayMode.RELAY:
+        # A Service before the relay, where somebody made one; else the relay's own address.
+        return target.gateway_address or relay_url(target.relay_address)
     return target.gateway_address or str(settings.GATEWAY_ADDRESS)
 
 
@@ -87,6 +91,8 @@ def why_closed(row: Target, now: datetime) -> str:
         return f"it had no room: {row.full_reason}"
     if not row.is_podman and row.gateway_mode == GatewayMode.DIRECT and not gateway_address(row):
         return "its pods have no address of the gateway"
+    if not row.is_podman and row.gateway_mode == GatewayMode.RELAY and not row.relay_connected:
+        return f"the forward to its relay is not open. {row.relay_says}".strip()
     return ""
 
 

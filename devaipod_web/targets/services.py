@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -23,6 +23,9 @@ from devaipod_web.runs.states import ENDED
 from devaipod_web.targets import kubeconfig, queries
 from devaipod_web.targets.errors import InvalidTarget, TargetInUse
 from devaipod_web.targets.models import PODMAN_NAME, GatewayMode, Target, TargetKind
+
+if TYPE_CHECKING:
+    from pods.kubernetes_relay import RelayState
 
 #: The name of the target that `DEVAIPOD_TARGET` makes.
 OWN_NAME = "cluster"
@@ -261,6 +264,19 @@ def note_found(target_id: int, found: Found, now: datetime | None = None) -> Non
     Target.objects.filter(pk=target_id).update(**values)
 
 
+def note_relay(target_id: int, state: RelayState) -> None:
+    """Write down how the forward to a target's relay is. An address that was known stays while the relay is made anew."""
+    values: dict[str, Any] = {
+        "relay_connected": state.connected,
+        "relay_says": state.says[:500],
+        "relay_next_step": state.next_step[:500],
+        "relay_since": state.since,
+    }
+    if state.address:
+        values["relay_address"] = state.address
+    Target.objects.filter(pk=target_id).update(**values)
+
+
 def note_full(target_id: int, reason: str, now: datetime | None = None) -> None:
     """It refused a pod for want of room: it is passed over for a while, the longer the sooner this comes again."""
     moment = now or timezone.now()
@@ -290,6 +306,7 @@ __all__ = [
     "kubeconfig_of",
     "note_found",
     "note_full",
+    "note_relay",
     "note_room",
     "queries",
     "remove",

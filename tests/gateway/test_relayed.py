@@ -16,8 +16,10 @@ from devaipod_web import db
 from devaipod_web.gateway.app import application
 from devaipod_web.gateway.origin import AtPort
 from devaipod_web.gateway.relayed import Door, parse_peer
-from devaipod_web.parts import _gateway_options
+from devaipod_web.gateway.relays import FromRelay
+from devaipod_web.parts import gateway_options
 from devaipod_web.runs.models import RunPod
+from devaipod_web.targets.models import Target
 from pods.sidecar.mux import Kind, Mux
 from pods.sidecar.protocol import PROTOCOL_VERSION
 from tests.gateway.served import Pod
@@ -41,7 +43,7 @@ async def relay(tmp_path):
 
 @pytest.fixture
 def door(gateway):
-    return Door(uvicorn.Config(AtPort(application), lifespan="off", **_gateway_options()))
+    return Door(uvicorn.Config(AtPort(application), lifespan="off", **gateway_options()))
 
 
 @contextlib.asynccontextmanager
@@ -69,6 +71,19 @@ async def test_a_token_counts_through_the_relay_from_its_pods_address_alone(rela
     status, body = await asked(ELSEWHERE, relay, pod.bearer)
     assert status == 403
     assert "another pod" in body["error"]["message"]
+
+
+async def test_the_same_address_in_another_cluster_is_another_pod(relay, gateway, pod):
+    def placed(pod: Pod) -> tuple[int, int]:
+        one, other = (Target.objects.create(name=n, kind="kubernetes") for n in ("one", "other"))
+        RunPod.objects.filter(pk=pod.row.pk).update(address=HERE, target=one)
+        return one.pk, other.pk
+
+    one, other = await db.write(placed, pod)
+    for target, status in ((one, 200), (other, 403)):
+        config = uvicorn.Config(FromRelay(application, target), lifespan="off", **gateway_options())
+        await relay.control(Door(config).serve)
+        assert (await asked(HERE, relay, pod.bearer))[0] == status
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
@@ -148,7 +163,7 @@ async def digests(scope, receive, send) -> None:
 
 @pytest.fixture
 async def plain(relay):
-    door = Door(uvicorn.Config(digests, lifespan="off", **_gateway_options()))
+    door = Door(uvicorn.Config(digests, lifespan="off", **gateway_options()))
     await relay.control(door.serve)
     return door
 
@@ -221,7 +236,7 @@ async def test_drain_lets_a_request_end_and_ends_the_idle(relay, plain):
     ],
 )
 async def test_a_relay_that_names_no_address_is_refused(said):
-    door = Door(uvicorn.Config(digests, lifespan="off", **_gateway_options()))
+    door = Door(uvicorn.Config(digests, lifespan="off", **gateway_options()))
     near, far = await pipe_pair()
     running = asyncio.create_task(Mux(near, accept=door.serve).run())
     hand = Hand(far)

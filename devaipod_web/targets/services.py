@@ -256,9 +256,15 @@ def note_found(target_id: int, found: Found, now: datetime | None = None) -> Non
         values |= {
             "version": found.version[:80],
             "capacity": found.capacity,
-            "policies_enforced": found.policies_enforced,
         }
     Target.objects.filter(pk=target_id).update(**values)
+
+
+def note_policies(target_id: int, enforced: bool | None) -> None:
+    """Write down whether it holds pods to their network. A try that told nothing leaves what is known."""
+    if enforced is not None:
+        row = Target.objects.filter(pk=target_id).exclude(policies_enforced=enforced)
+        row.update(policies_enforced=enforced)
 
 
 def note_full(target_id: int, reason: str, now: datetime | None = None) -> None:
@@ -290,6 +296,7 @@ __all__ = [
     "kubeconfig_of",
     "note_found",
     "note_full",
+    "note_policies",
     "note_room",
     "queries",
     "remove",

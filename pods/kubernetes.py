@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -136,6 +137,7 @@ class KubernetesBackend:
         self, spec: PodSpec, progress: Callable[[PullProgress], None] | None = None
     ) -> PodState:
         """Make claims, pod and secret, and wait until the sidecar (its beginning) runs."""
+        spec = replace(spec, gateway_map=self.cluster.gateway_map)
         document = pod_document(spec, aliases=await _aliases(spec.gateway))
         try:
             for volume in spec.volumes:

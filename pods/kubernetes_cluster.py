@@ -16,7 +16,8 @@ class Cluster:
 
     `kubeconfig` is such a file's text; empty: the service account of the pod that we run in. `context` is one of its contexts;
     empty: its current one. `gateway` is the base URL of the gateway as pods reach it. `probe_image` is an image with Python
-    (the sidecar's) by which `enforces_policies` tries the network.
+    (the sidecar's) by which `enforces_policies` tries the network. `gateway_map` is the ConfigMap that holds `gateway` where that may
+    change while pods live: a relay that is made anew has another address.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Cluster:
     context: str = ""
     gateway: str = ""
     probe_image: str = ""
+    gateway_map: str = ""
 
 
 #: What in a kubeconfig names a program or a file of this host; the text came over the web and must not choose either.

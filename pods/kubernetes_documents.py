@@ -15,6 +15,7 @@ from typing import Any
 from pods.errors import PodRefused
 from pods.spec import (
     AGENT,
+    GATEWAY_DIR,
     LABEL_PREFIX,
     SIDECAR,
     TOKEN_DIR,
@@ -169,6 +170,8 @@ def _container(spec: PodSpec, one: ContainerSpec) -> dict[str, Any]:
     mounts = [*_mounts(spec, one), {"name": f"shm-{one.name}", "mountPath": "/dev/shm"}]  # noqa: S108
     if one.name == SIDECAR and spec.secrets:
         mounts.append({"name": "token", "mountPath": TOKEN_DIR, "readOnly": True})
+    if one.name == SIDECAR and spec.gateway_map:
+        mounts.append({"name": "gateway", "mountPath": GATEWAY_DIR, "readOnly": True})
     document: dict[str, Any] = {
         "name": one.name,
         "image": one.image,
@@ -316,6 +319,9 @@ def _volumes(spec: PodSpec) -> Iterator[dict[str, Any]]:
                 # On the node's disk: in memory it would count against the container's own limit.
                 size = {"sizeLimit": str(mount.tmpfs_bytes)}
                 yield {"name": _scratch(one, mount), "emptyDir": size}
+    if spec.gateway_map:
+        # Optional: a pod whose relay is being made anew still starts.
+        yield {"name": "gateway", "configMap": {"name": spec.gateway_map, "optional": True}}
     if spec.secrets:
         yield {"name": "token", "secret": {"secretName": spec.name, "defaultMode": 0o440}}
 

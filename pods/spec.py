@@ -115,7 +115,8 @@ class PodSpec:
     `infra_image` is the image whose `infra_argv` holds the pod's namespaces.
 
     The rest is for backends that reach no folder of this host. `secrets` are files (name: content) that the sidecar alone finds in
-    `TOKEN_DIR`. `gateway` is the gateway's base URL as the pod reaches it; empty: its Unix socket is mounted. `prepare` is what the
+    `TOKEN_DIR`. `gateway` is the gateway's base URL as the pod reaches it; empty: its Unix socket is mounted. `gateway_map` names what the
+    backend mounts at `GATEWAY_DIR` with that URL where it may change. `prepare` is what the
     sidecar's container executes first and to its end where a backend starts both containers together: it makes the workspace.
     `deadline_seconds` is when the backend itself ends the pod; 0: never.
     """
@@ -131,6 +132,7 @@ class PodSpec:
     placement: Placement = field(default_factory=Placement)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     gateway: str = ""
+    gateway_map: str = ""
     prepare: tuple[str, ...] = ()
     deadline_seconds: int = 0
 

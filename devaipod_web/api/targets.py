@@ -95,7 +95,8 @@ def target_delete(request: HttpRequest, key: str) -> Any:
 def target_test(request: HttpRequest, key: str) -> TargetTestedOut:
     """Test a target.
 
-    Asks it for its version, its room and whether it enforces network policies, and notes the answer. At most some ten seconds.
+    Asks it for its version and its room, tries whether it enforces network policies (two short pods on a cluster), and notes the
+    answers. Takes a second, on a cluster some ten.
     """
     tested = look.ask(find(key))
     return TargetTestedOut(

@@ -15,6 +15,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from django.conf import settings
+
 from devaipod_web import home
 from devaipod_web.llm import vault
 from devaipod_web.targets import queries
@@ -76,16 +78,13 @@ def reached_by(target: Target) -> str:
         target.name,
         target.namespace,
         target.context,
-        target.gateway_mode,
-        queries.gateway_address(target),
         vault.fingerprint(),
     )
     return hashlib.sha256("\0".join(parts).encode() + bytes(target.kubeconfig)).hexdigest()
 
 
 def _cluster(target: Target) -> ContainerBackend:
-    from pods.kubernetes import KubernetesBackend  # type: ignore[import-not-found,import-untyped,unused-ignore]
-
+    from pods.kubernetes import KubernetesBackend
     from pods.kubernetes_cluster import Cluster
 
     try:
@@ -95,7 +94,7 @@ def _cluster(target: Target) -> ContainerBackend:
             f"The kubeconfig of {target.name} cannot be read: {error}",
             next_step=f"Enter the kubeconfig of {target.name} again on its page.",
         ) from error
-    backend: ContainerBackend = KubernetesBackend(
+    return KubernetesBackend(
         Cluster(
             name=target.name,
             installation=home.installation_id(),
@@ -103,9 +102,10 @@ def _cluster(target: Target) -> ContainerBackend:
             kubeconfig=kubeconfig,
             context=target.context,
             gateway=queries.gateway_address(target),
+            probe_image=settings.SIDECAR_IMAGE,
+            gateway_map=queries.gateway_map(target),
         )
     )
-    return backend
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -10,12 +10,14 @@ from django.conf import settings
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
+from devaipod_web import home
 from devaipod_web.health.models import Health
 from devaipod_web.projects.models import Project, Workspace
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ACTIVE, State
 from devaipod_web.targets.choice import Asking, Place, Room, all_places
 from devaipod_web.targets.models import PODMAN_NAME, GatewayMode, Target, TargetKind
+from pods.kubernetes_relay_documents import relay_name
 from pods.kubernetes_relay_documents import url as relay_url
 
 
@@ -43,6 +45,12 @@ def gateway_address(target: Target) -> str:
         # A Service before the relay, where somebody made one; else the relay's own address.
         return target.gateway_address or relay_url(target.relay_address)
     return target.gateway_address or str(settings.GATEWAY_ADDRESS)
+
+
+def gateway_map(target: Target) -> str:
+    """What in the cluster holds that URL for pods that are there already; empty where it never changes."""
+    is_relayed = not target.is_podman and target.gateway_mode == GatewayMode.RELAY
+    return relay_name(home.installation_id()) if is_relayed else ""
 
 
 @dataclass(frozen=True)

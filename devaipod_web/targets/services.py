@@ -259,7 +259,6 @@ def note_found(target_id: int, found: Found, now: datetime | None = None) -> Non
         values |= {
             "version": found.version[:80],
             "capacity": found.capacity,
-            "policies_enforced": found.policies_enforced,
         }
     Target.objects.filter(pk=target_id).update(**values)
 
@@ -275,6 +274,13 @@ def note_relay(target_id: int, state: RelayState) -> None:
     if state.address:
         values["relay_address"] = state.address
     Target.objects.filter(pk=target_id).update(**values)
+
+
+def note_policies(target_id: int, enforced: bool | None) -> None:
+    """Write down whether it holds pods to their network. A try that told nothing leaves what is known."""
+    if enforced is not None:
+        row = Target.objects.filter(pk=target_id).exclude(policies_enforced=enforced)
+        row.update(policies_enforced=enforced)
 
 
 def note_full(target_id: int, reason: str, now: datetime | None = None) -> None:
@@ -306,6 +312,7 @@ __all__ = [
     "kubeconfig_of",
     "note_found",
     "note_full",
+    "note_policies",
     "note_relay",
     "note_room",
     "queries",

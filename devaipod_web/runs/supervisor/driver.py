@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import functools
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from django.db.models import Max
@@ -184,10 +186,11 @@ class Driver:
             await self._end(State.TIMED_OUT, timed_out(view.run.wall_seconds))
             return 0
         if state is State.PREPARING:
-            await self._until_state_changes(view, woken)
+            work = self._starter_at(self._site(view.run)).prepare(view)
+            await self._unless_it_moves(view, woken, work)
             return 0
         if state is State.STARTING:
-            return await self._starting(view)
+            return await self._starting(view, woken)
         if state is State.PAUSED and view.run.agent != COMMAND:
             return await self._paused(view)
         if state in WORKING:
@@ -215,9 +218,11 @@ class Driver:
             ended_any = True
         return 0 if ended_any else None
 
-    async def _until_state_changes(self, view: View, woken: asyncio.Event) -> None:
-        """Prepare, and give it up at once when the run is stopped meanwhile (a pull may take many minutes)."""
-        work = asyncio.create_task(self._starter_at(self._site(view.run)).prepare(view))
+    async def _unless_it_moves(
+        self, view: View, woken: asyncio.Event, step: Coroutine[Any, Any, None]
+    ) -> bool:
+        """Do a step, and give it up at once when the run is stopped meanwhile (a pull may take many minutes). Whether it was done."""
+        work = asyncio.create_task(step)
         try:
             while not work.done():
                 waker = asyncio.create_task(woken.wait())
@@ -229,14 +234,15 @@ class Driver:
                 if work.done():
                     break
                 now = await db.read(records.view, self.run_id)
-                if now is None or now.run.state != State.PREPARING or _deadline_passed(now):
-                    return
+                if now is None or now.run.state != view.run.state or _deadline_passed(now):
+                    return False
             await work
+            return True
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _starting(self, view: View) -> float:
+    async def _starting(self, view: View, woken: asyncio.Event) -> float:
         pod = view.current
         if pod is None:
             raise StepFailed(
@@ -249,16 +255,16 @@ class Driver:
         site = self._site(pod)
         starter = self._starter_at(site)
         if "pod" not in pod.steps:
-            await starter.create(view, pod)
-            await db.write(records.pod_made, self.run_id, pod.target_id)
-            await site.picture.look()
+            if await self._unless_it_moves(view, woken, starter.create(view, pod)):
+                await db.write(records.pod_made, self.run_id, pod.target_id)
+                await site.picture.look()
             return 0
         state = await self._pod_now(pod)
         if state is None or not _begins(state, site):
             await self._lost(pod, state)
             return 0
         if pod.workspace_ready_at is not None and pod.agent_started_at is None:
-            await starter.start_agent(view, pod)
+            await self._unless_it_moves(view, woken, starter.start_agent(view, pod))
             return 0
         if _exited(state, AGENT) and pod.session_at is None:
             if _news_may_come(view, state):

@@ -35,6 +35,8 @@ EXPIRE_SECONDS = 2.0
 SITES_SECONDS = 2.0
 #: The first look at how the targets are: soon, since runs are given to none that is known to be away.
 SITES_FIRST_SECONDS = 0.2
+#: A backend remembers for an hour what it found.
+POLICIES_SECONDS = 60.0
 SWEEP_SECONDS = 60.0
 ARCHIVE_SECONDS = 3600.0
 RETENTION_SECONDS = timedelta(days=1).total_seconds()
@@ -62,6 +64,7 @@ class Supervisor:
         await self.sites.refresh()
         tasks = [
             self._every("sites", SITES_SECONDS, self._look_at_sites, SITES_FIRST_SECONDS),
+            self._every("policies", POLICIES_SECONDS, self.sites.try_policies, SITES_SECONDS * 2),
             asyncio.create_task(self._forever("drivers", self._rounds), name="drivers"),
             self._every("leases", lease.RENEW_SECONDS, self._renew),
             self._every("permissions", EXPIRE_SECONDS, self._expire),

@@ -23,9 +23,9 @@ from devaipod_web.runs.supervisor.picture import Picture
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.wake import wake_now
 from devaipod_web.targets import queries
-from devaipod_web.targets.look import look
+from devaipod_web.targets.look import enforced, look
 from devaipod_web.targets.models import Target
-from devaipod_web.targets.services import note_found
+from devaipod_web.targets.services import note_found, note_policies
 from pods.backend import ContainerBackend
 from pods.errors import BackendError, BackendUnavailable
 from pods.spec import PodState
@@ -158,6 +158,14 @@ class Sites:
         if found.ok != (site.target.health == Health.OK):
             # Runs wait for this: the queue is looked at again.
             wake_now("")
+
+    async def try_policies(self) -> None:
+        """Try at each target that answers whether it holds pods to their network."""
+        await asyncio.gather(*(self._try_policies(site) for site in self._sites.values()))
+
+    async def _try_policies(self, site: Site) -> None:
+        if site.target.health == Health.OK:
+            await db.write(note_policies, site.target.pk, await enforced(site.backend))
 
     async def each(self, do: Callable[[Site], Awaitable[None]]) -> None:
         """Do something at every site; one that does not answer keeps no other waiting."""

@@ -12,7 +12,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from devaipod_web.forges import staging
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.gateway import sockets, tokens
 from devaipod_web.llm import fit
+from devaipod_web.projects import placement
 from devaipod_web.runs import diagnosis
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.connect import workspace_path
@@ -31,6 +33,7 @@ from devaipod_web.runs.supervisor import image, pod_spec, records
 from devaipod_web.runs.supervisor.records import View
 from devaipod_web.runs.supervisor.sites import Site
 from devaipod_web.runs.supervisor.work import blocking
+from devaipod_web.targets import queries as targets
 from pods import agents, command
 from pods.agents import AgentProfile, Choice
 from pods.causes import quoted
@@ -86,7 +89,7 @@ class Starter:
                 await self._have_image(run, plan.image)
             except ImageMissing as error:
                 how = image.how_to_have(plan.image)
-                if not how:
+                if not how or self.site.is_cluster:
                     raise
                 raise ImageMissing(
                     f"The image {plan.image} of {profile_of(run).title} is not on this host.",
@@ -116,6 +119,12 @@ class Starter:
         found = await self.backend.image(reference)
         if found is not None:
             return found
+        async with self._telling(run, "image") as tell:
+            return await self.backend.pull(reference, tell)
+
+    @contextlib.asynccontextmanager
+    async def _telling(self, run: Run, step: str) -> AsyncIterator[Callable[[PullProgress], None]]:
+        """What a backend is to tell its progress to; written as the run's, not too often."""
         loop = asyncio.get_running_loop()
         told = 0.0
         pending: set[asyncio.Task[None]] = set()
@@ -128,12 +137,12 @@ class Starter:
                 loop.call_soon_threadsafe(say, progress.message)
 
         def say(message: str) -> None:
-            task = loop.create_task(db.write(records.progress, run.pk, "image", message))
+            task = loop.create_task(db.write(records.progress, run.pk, step, message))
             pending.add(task)
             task.add_done_callback(pending.discard)
 
         try:
-            return await self.backend.pull(reference, tell)
+            yield tell
         finally:
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
@@ -163,14 +172,17 @@ class Starter:
     async def create(self, view: View, pod: RunPod) -> None:
         """Make the pod; its sidecar starts. Safe to repeat."""
         run = view.run
-        async with self._step(run, pod, "pod", "Made the pod", CREATE_SECONDS):
+        seconds = CREATE_SECONDS + (PULL_SECONDS if self.site.is_cluster else 0)
+        async with self._step(run, pod, "pod", "Made the pod", seconds):
             if not tokens_are_there(pod.name):
                 words = "The tokens of this attempt are gone from the disk."
                 step = "Prompt the run again: a new attempt gets new ones."
                 raise StepFailed(finding("run-failed", words, next_step=step))
-            await blocking(sockets.link_pod, pod.key)
+            if not self.site.is_cluster:
+                await blocking(sockets.link_pod, pod.key)
             spec = await self._spec(run, pod)
-            state = await self.backend.create_pod(spec)
+            async with self._telling(run, "pod") as tell:
+                state = await self.backend.create_pod(spec, tell)
             for text in state.warnings:
                 await db.write(note, run.pk, "warning", text)
 
@@ -184,8 +196,25 @@ class Starter:
             provider=run.provider,
             model=run.model,
         )
-        return pod_spec.build(
-            facts(run, pod, plan=plan, info=info, installation=self.installation, form=form)
+        found = facts(run, pod, plan=plan, info=info, installation=self.installation, form=form)
+        if self.site.is_cluster:
+            found = await self._on_cluster(found, run, pod)
+        return pod_spec.build(found)
+
+    async def _on_cluster(self, found: pod_spec.Facts, run: Run, pod: RunPod) -> pod_spec.Facts:
+        """What a pod has of its own where no folder of this host can be mounted."""
+        gateway = targets.gateway_address(self.site.target)
+        if not gateway:
+            raise BackendUnavailable(
+                f"the pods of {self.site.target} have no address of the gateway.",
+                next_step="Name it in the target, or by DEVAIPOD_GATEWAY_ADDRESS.",
+            )
+        return replace(
+            found,
+            gateway=gateway,
+            secrets=await blocking(read_tokens, pod.name),
+            placement=placement.of(run.project),
+            wall_seconds=run.wall_seconds,
         )
 
     async def start_agent(self, view: View, pod: RunPod) -> None:
@@ -339,6 +368,12 @@ def tokens_are_there(pod_name: str) -> bool:
     """Whether both token files of a pod are on the disk."""
     folder = home.pod_token_dir(pod_name)
     return all((folder / name).is_file() for name in ("control", "data"))
+
+
+def read_tokens(pod_name: str) -> dict[str, str]:
+    """A pod's two tokens by their files' names. Raises OSError when they are not there."""
+    folder = home.pod_token_dir(pod_name)
+    return {name: (folder / name).read_text() for name in ("control", "data")}
 
 
 def remove_tokens(pod_name: str) -> None:

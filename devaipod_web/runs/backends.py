@@ -78,6 +78,8 @@ def reached_by(target: Target) -> str:
         target.name,
         target.namespace,
         target.context,
+        # Pods of a relay mount where it is.
+        target.gateway_mode,
         vault.fingerprint(),
     )
     return hashlib.sha256("\0".join(parts).encode() + bytes(target.kubeconfig)).hexdigest()

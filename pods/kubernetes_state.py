@@ -285,4 +285,6 @@ def is_final(reason: str, message: str) -> bool:
     low = message.lower()
     if reason in ("InvalidImageName", "ErrImageNeverPull"):
         return True
-    return any(word in low for word in (*_REFUSED, *_MISSING))
+    # A registry that is said to be on the node itself is not going to be there later.
+    is_nowhere = "connection refused" in low and ("localhost" in low or "127.0.0.1" in low)
+    return is_nowhere or any(word in low for word in (*_REFUSED, *_MISSING))

@@ -48,8 +48,8 @@ SIDECAR_HEALTH_ARGV = ("python3", "-m", "pods.sidecar.health")
 #: Holds the pod's namespaces and goes at once when it is asked to (`sleep infinity` would take the whole grace).
 INFRA_ARGV = ("catatonit", "-P")
 NAME_SLUG_LENGTH = 24
-#: A cluster ends a pod by itself so long after the run's own deadline: the supervisor was away then.
-REAPER_SECONDS = 3600
+#: A cluster ends a pod by itself so long after the run's own time, pauses included: nobody was there to do it.
+REAPER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)

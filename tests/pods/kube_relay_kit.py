@@ -13,13 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from devaipod_web.host import images
-from devaipod_web.host.terminal import Terminal
 from pods.errors import PodNotFound
 from pods.kubernetes_client import KubeClient
 from pods.kubernetes_cluster import Cluster
 from pods.kubernetes_relay import Relay
 from pods.sidecar.mux import Stream
+from tests.pods.services import SIDECAR_IMAGE
 
 _loaded: set[str] = set()
 
@@ -46,11 +45,8 @@ def load(reference: str) -> None:
 
 def sidecar_image() -> str:
     """This checkout's image of the sidecar, on the nodes."""
-    wanted = images.references()
-    if not images.stored(wanted.sidecar):
-        images._build("sidecar", wanted.sidecar, base=wanted.base, say=Terminal())
-    load(wanted.sidecar)
-    return wanted.sidecar
+    load(SIDECAR_IMAGE)
+    return SIDECAR_IMAGE
 
 
 @contextlib.asynccontextmanager

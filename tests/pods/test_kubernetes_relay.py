@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+from dataclasses import replace
+from typing import Any
 
 import pytest
+import yaml
 
 from pods import kubernetes_relay, kubernetes_relay_documents
+from pods.errors import BackendError
 from pods.kubernetes_client import KubeClient
 from pods.kubernetes_forward import open_forward
 from pods.kubernetes_relay import Relay
 from pods.sidecar import relay_greeting
 from pods.sidecar.mux import PipeBroken, Stream
+from tests.e2e.installation import ROOT
 from tests.pods.kube_relay_kit import client_pod, echo, kept, namespace, phase, sidecar_image, soon
 
 pytestmark = [pytest.mark.kube, pytest.mark.slow]
@@ -175,3 +181,45 @@ async def test_an_api_server_that_does_not_answer_is_told_and_tried_again(client
         api.configuration.host = host
         await connected(relay, 2, seconds=20)
     await away.close()
+
+
+async def test_the_account_of_deploy_hybrid_may_do_all_of_it_and_nothing_elsewhere(client):
+    namespace = client.cluster.namespace
+    for document in documents_of("deploy/hybrid/access.yaml"):
+        group = "api/v1" if document["apiVersion"] == "v1" else f"apis/{document['apiVersion']}"
+        kind = {"ServiceAccount": "serviceaccounts", "Secret": "secrets"}.get(
+            document["kind"], f"{document['kind'].lower()}s"
+        )
+        if document["metadata"]["name"] == "default":
+            continue
+        for subject in document.get("subjects", []):
+            subject["namespace"] = namespace
+        await client.json("POST", f"/{group}/namespaces/{namespace}/{kind}", body=document)
+    account = await as_account(client, "control-plane-token")
+    async with kept(relay_of(account)) as relay:
+        await connected(relay)
+        await client.json("DELETE", f"{client.pods}/{relay.name}", body={"gracePeriodSeconds": 0})
+        await connected(relay, 2)
+    await relay.remove()
+    for path in ("/api/v1/pods", "/api/v1/namespaces/default/pods", client.of("secrets")):
+        with pytest.raises(BackendError, match="forbidden"):
+            await account.json("GET", path)
+    await account.close()
+
+
+def documents_of(path: str) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all((ROOT / path).read_text()) if one]
+
+
+async def as_account(client: KubeClient, secret: str) -> KubeClient:
+    """A client with the token of a service account, as whoever follows docs/run/hybrid.md has it."""
+    for _ in range(100):
+        found = await client.json("GET", f"{client.of('secrets')}/{secret}")
+        if found.get("data", {}).get("token"):
+            break
+        await asyncio.sleep(0.1)
+    token = base64.b64decode(found["data"]["token"]).decode()
+    document = yaml.safe_load(client.cluster.kubeconfig)
+    for user in document["users"]:
+        user["user"] = {"token": token}
+    return KubeClient(replace(client.cluster, kubeconfig=yaml.safe_dump(document)))

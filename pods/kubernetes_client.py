@@ -230,8 +230,6 @@ def to_error(status: int, body: bytes, *, path: str = "") -> BackendError:
     said, reason = _said(body)
     low = said.lower()
     if status == 404:
-        if 'namespaces "' in low:
-            return PodRefused(said, next_step="Make the namespace, or name another in the target.")
         return PodNotFound(said or f"{path} is not there.")
     if status == 409 and reason == "AlreadyExists":
         return Conflict(said)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from devaipod_web.health.checks import database, listeners, loops, podman, providers, staging
+from devaipod_web.health.checks import (
+    clusters,
+    database,
+    listeners,
+    loops,
+    podman,
+    providers,
+    staging,
+)
 from devaipod_web.health.contract import Source
 
 SOURCES: tuple[Source, ...] = (
@@ -14,6 +22,7 @@ SOURCES: tuple[Source, ...] = (
     # A part of its own beside the supervisor.
     Source("webhooks", loops.deliveries),
     Source("supervisor", podman.service),
+    Source("supervisor", clusters.each),
     Source("gateway", staging.forge),
     Source("gateway", database.store),
     Source("gateway", providers.each),

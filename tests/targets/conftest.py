@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,9 @@ from devaipod_web.targets.models import Target
 GATEWAY = "http://10.0.0.7:8001"
 
 
-def kubeconfig(*, server: str = "https://10.0.0.9:6443", user: object = None, **cluster) -> str:
+def kubeconfig(
+    *, server: str = "https://10.0.0.9:6443", user: object = None, **cluster: object
+) -> str:
     """A kubeconfig with two contexts, of which `one` is the current one."""
     return json.dumps(
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -20,6 +21,9 @@ from devaipod_web.targets.services import Found
 from tests.targets.conftest import GATEWAY, kubeconfig
 
 pytestmark = pytest.mark.django_db
+
+
+LAX: dict[str, Any] = {"insecure-skip-tls-verify": True}
 
 
 def refused(ada, **fields) -> dict[str, str]:
@@ -80,7 +84,7 @@ def test_another_context_and_namespace_may_be_named(ada):
         (kubeconfig(user={"tokenFile": "/etc/shadow"}), "points to a file"),
         (kubeconfig(user={"client-key": "/root/key.pem"}), "points to a file"),
         (kubeconfig(**{"certificate-authority": "/etc/ca.pem"}), "points to a file"),
-        (kubeconfig(**{"insecure-skip-tls-verify": True}), "certificate"),
+        (kubeconfig(**LAX), "certificate"),
         (kubeconfig(server="http://10.0.0.9:8080"), "https://"),
         (kubeconfig(server="https://user:word@10.0.0.9"), "password"),
         (kubeconfig(server="file:///etc/passwd"), "https://"),
@@ -92,7 +96,7 @@ def test_a_kubeconfig_that_reaches_into_this_host_or_trusts_anybody_is_refused(a
 
 def test_on_this_host_itself_a_server_needs_no_certificate_of_a_known_authority(ada):
     for host in ("127.0.0.1", "localhost", "[::1]"):
-        text = kubeconfig(server=f"https://{host}:6443", **{"insecure-skip-tls-verify": True})
+        text = kubeconfig(server=f"https://{host}:6443", **LAX)
         services.save(ada, None, name="here", kubeconfig_text=text).delete()
 
 

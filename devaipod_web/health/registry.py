@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devaipod_web.health.checks import (
+    clusters,
     database,
     listeners,
     loops,
@@ -23,6 +24,7 @@ SOURCES: tuple[Source, ...] = (
     # A part of its own beside the supervisor.
     Source("webhooks", loops.deliveries),
     Source("supervisor", podman.service),
+    Source("supervisor", clusters.each),
     Source("gateway", staging.forge),
     Source("gateway", database.store),
     Source("gateway", providers.each),

@@ -75,6 +75,11 @@ class Tested:
         return f"It answers: {found.version}.{room}"
 
 
+async def here(target: Target) -> Found:
+    """The same with this loop's backend."""
+    return await look(lambda: backends.of_target(target))
+
+
 def ask(target: Target) -> Tested:
     """Ask a target how it is now, and note it. Blocking: a second, on a cluster some ten for the try of its policies."""
     began = time.monotonic()

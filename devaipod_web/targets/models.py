@@ -75,7 +75,9 @@ class Target(models.Model):
     relay_address = models.CharField(
         max_length=45, blank=True, help_text="The relay's own, last seen."
     )
-    relay_says = models.CharField(max_length=500, blank=True)
+    relay_says = models.CharField(
+        max_length=500, blank=True, default="It has not been looked at yet."
+    )
     relay_next_step = models.CharField(max_length=500, blank=True)
     relay_since = models.DateTimeField(null=True, blank=True)
 

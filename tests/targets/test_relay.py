@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from datetime import UTC, datetime
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from devaipod_web.gateway import relays
 from devaipod_web.health.checks.relays import report
 from devaipod_web.health.models import Health
+from devaipod_web.host import doctor, target_facts
 from devaipod_web.targets import queries, services
 from devaipod_web.targets.models import GatewayMode, Target, TargetKind
 from pods.kubernetes_relay import RelayState
@@ -74,3 +78,30 @@ def test_a_service_says_what_is_wrong_and_what_to_do():
     assert ill.health == Health.DOWN
     assert "Pods of lab do not reach the gateway" in ill.says
     assert ill.next_step == "Look at it."
+
+
+def test_doctor_says_what_keeps_a_forward_from_opening_from_the_rows_alone(tmp_path):
+    path = tmp_path / "db.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "CREATE TABLE targets_target (name, kind, enabled, health, error, next_step, policies_enforced, "
+            "gateway_mode, relay_connected, relay_says, relay_next_step)"
+        )
+        well = ("kubernetes", 1, "ok", "", "", 1)
+        rows = [
+            ("lab", *well, "relay", 0, "The image is nowhere.", "Load it."),
+            ("open", *well, "relay", 1, "It is open.", ""),
+            ("near", *well, "direct", 0, "It has not been looked at yet.", ""),
+        ]
+        database.executemany(f"INSERT INTO targets_target VALUES ({','.join('?' * 11)})", rows)
+        database.commit()
+    found = list(doctor._targets(doctor.Case(None, tmp_path, targets=target_facts.read(tmp_path))))
+    assert [(one.code, one.mend) for one in found] == [("relay-closed", "Load it.")]
+    assert found[0].what == "The forward to the relay in lab is not open: The image is nowhere."
+
+
+def test_the_columns_that_doctor_reads_are_those_of_the_rows(target):
+    services.note_relay(target.pk, RelayState(says="The image is nowhere.", next_step="Load it."))
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {target_facts.COLUMNS} FROM targets_target WHERE name = 'lab'")
+        assert cursor.fetchone()[-2:] == ("The image is nowhere.", "Load it.")

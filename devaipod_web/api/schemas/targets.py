@@ -48,6 +48,13 @@ class TargetOut(Schema):
     policies_enforced: bool | None = doc(
         "Whether a pod is held to the network that it may reach; null: not known.", True
     )
+    relay_connected: bool = doc(
+        "Of mode `relay`: whether the forward to its relay is open; no run starts there while it is not.",
+        False,
+    )
+    relay_address: str = doc("Where its relay was seen last, or empty.", "")
+    relay_says: str = doc("How the forward to its relay is, in a sentence, or empty.", "")
+    relay_next_step: str = doc("What to do about that, or empty.", "")
     checked_at: datetime | None = doc(
         "When it was last looked at, or null.", "2026-11-24T20:14:03.512Z"
     )

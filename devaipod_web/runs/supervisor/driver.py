@@ -35,7 +35,6 @@ from devaipod_web.runs.supervisor.watch import What
 from devaipod_web.runs.supervisor.work import blocking
 from devaipod_web.runs.wake import BEAT_SECONDS
 from pods.causes import (
-    ENTRY_CODES,
     agent_ended,
     command_ended,
     not_kept,
@@ -49,7 +48,7 @@ from pods.diagnostics import degraded
 from pods.errors import BackendError, BackendUnavailable
 from pods.findings import Finding, finding, of_backend
 from pods.reports import report
-from pods.spec import AGENT, SIDECAR, Phase, PodState, VolumeKind
+from pods.spec import AGENT, SIDECAR, PodState, VolumeKind
 
 log = structlog.get_logger("devaipod.supervisor.driver")
 
@@ -134,7 +133,7 @@ class Driver:
         if not failed.is_for_room or view.run.state not in (State.PREPARING, State.STARTING):
             return False
         pod = view.current
-        if not await db.read(_may_be_elsewhere, self.run_id):
+        if not await db.read(records.may_be_elsewhere, self.run_id):
             return False
         return await db.write(
             records.send_back, self.run_id, pod.pk if pod else None, failed.finding.message
@@ -260,14 +259,14 @@ class Driver:
                 await site.picture.look()
             return 0
         state = await self._pod_now(pod)
-        if state is None or not _begins(state, site):
+        if state is None or not watch.begins(state, on_cluster=site.is_cluster):
             await self._lost(pod, state)
             return 0
         if pod.workspace_ready_at is not None and pod.agent_started_at is None:
             await self._unless_it_moves(view, woken, starter.start_agent(view, pod))
             return 0
-        if _exited(state, AGENT) and pod.session_at is None:
-            if _news_may_come(view, state):
+        if watch.exited(state, AGENT) and pod.session_at is None:
+            if watch.news_may_come(state, view.now):
                 return 0.5
             await self._agent_ended(view, state)
             return 0
@@ -284,7 +283,7 @@ class Driver:
             return BEAT_SECONDS if view.pods else None
         if self._site(pod).picture.known:
             state = await self._pod_now(pod)
-            if state is None or not (_runs(state, SIDECAR) and _runs(state, AGENT)):
+            if state is None or not (watch.runs(state, SIDECAR) and watch.runs(state, AGENT)):
                 await db.write(records.let_go, self.run_id)
                 return 0
         return _until(view.run.keep_warm_until, view.now)
@@ -356,7 +355,7 @@ class Driver:
         pod = view.pods[-1]
         if self._site(pod).picture.known:
             state = await self._pod_now(pod)
-            if state is None or not (_runs(state, SIDECAR) and _runs(state, AGENT)):
+            if state is None or not (watch.runs(state, SIDECAR) and watch.runs(state, AGENT)):
                 await db.write(_cool, self.run_id)
                 return 0
         return _until(view.run.keep_warm_until, view.now)
@@ -367,7 +366,7 @@ class Driver:
         """The pod from the picture; where that shows none, or one that ended, it is asked for itself."""
         site = self._site(pod)
         state = site.picture.get(pod.name)
-        if state is not None and _runs(state, SIDECAR) and not _exited(state, AGENT):
+        if state is not None and watch.runs(state, SIDECAR) and not watch.exited(state, AGENT):
             return state
         return await site.backend.pod(pod.name)
 
@@ -478,39 +477,6 @@ def _until(moment: datetime | None, now: datetime) -> float:
     """Seconds to wait for a moment, at most a beat."""
     left = (moment - now).total_seconds() if moment else 0.0
     return max(min(BEAT_SECONDS, left), 0.05)
-
-
-def _news_may_come(view: View, state: PodState) -> bool:
-    finished = state.containers[AGENT].finished_at
-    code = state.containers[AGENT].exit_code
-    return (
-        code not in ENTRY_CODES and finished is not None and view.now - finished < watch.EXIT_NEWS
-    )
-
-
-def _runs(state: PodState, container: str) -> bool:
-    found = state.containers.get(container)
-    return found is not None and found.phase is Phase.RUNNING
-
-
-def _begins(state: PodState, site: Site) -> bool:
-    """Whether a pod that was just made is as it should be: its sidecar runs, or on a cluster is yet to run (after the clone)."""
-    found = state.containers.get(SIDECAR)
-    if found is None:
-        return site.is_cluster and not state.containers
-    return found.phase is Phase.RUNNING or (site.is_cluster and found.phase is not Phase.EXITED)
-
-
-def _may_be_elsewhere(run_id: int) -> bool:
-    """Whether waiting may help: on a cluster room comes and goes, and a run with several targets has another to try."""
-    run = Run.objects.select_related("project", "target", "asked_target").get(pk=run_id)
-    if run.target is not None and not run.target.is_podman:
-        return True
-    return run.asked_target is None and len(run.project.targets) > 1
-
-
-def _exited(state: PodState, container: str) -> bool:
-    return diagnose.exited(state, container) is not None
 
 
 async def _wait(woken: asyncio.Event, seconds: float) -> None:

@@ -132,6 +132,14 @@ def _give_place(run: Run, target: int, owner: str, now: datetime) -> bool:
     )
 
 
+def may_be_elsewhere(run_id: int) -> bool:
+    """Whether waiting may help: on a cluster room comes and goes, and a run with several targets has another to try."""
+    run = Run.objects.select_related("project", "target", "asked_target").get(pk=run_id)
+    if run.target is not None and not run.target.is_podman:
+        return True
+    return run.asked_target is None and len(run.project.targets) > 1
+
+
 def send_back(run_id: int, pod_id: int | None, reason: str) -> bool:
     """A target had no room for a pod after all: the run waits again, at the head of the queue, and the target is passed over for a while.
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from devaipod_web.database import database_config
 
-
 COLUMNS = (
     "name, kind, enabled, health, error, next_step, policies_enforced, "
     "CASE WHEN gateway_mode = 'relay' AND NOT relay_connected THEN relay_says ELSE '' END, relay_next_step"

@@ -31,12 +31,12 @@ doctor: ## Say what is wrong on this host, and what mends it
 	@$(HOST) doctor
 
 test: setup ## The whole test suite: real podman, agents, Chromium
-	@$(HOST) test -n 3 --dist worksteal -q $(PYTEST)
+	@$(HOST) test -n 3 --dist worksteal -q -m "not kube" $(PYTEST)
 
 check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
-		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow" $(PYTEST)
+		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow and not kube" $(PYTEST)
 
 bench-llm: ## What the gateway adds to a model request, beside LiteLLM and a bare pass-through
 	@$(HOST) venv --dev

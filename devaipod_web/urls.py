@@ -13,7 +13,18 @@ def healthz(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
-ROOMS = ("accounts", "projects", "llm", "reviews", "runs", "budgets", "webhooks", "health", "api")
+ROOMS = (
+    "accounts",
+    "projects",
+    "llm",
+    "targets",
+    "reviews",
+    "runs",
+    "budgets",
+    "webhooks",
+    "health",
+    "api",
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),

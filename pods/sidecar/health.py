@@ -11,7 +11,8 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-from pods.spec import PROXY_PORT, SOCKET_DIR
+from pods.sidecar import gateway as where
+from pods.spec import PROXY_PORT
 
 #: The container's check as a whole has 3 seconds (`podman_documents.HEALTH_TIMEOUT_NANOSECONDS`).
 SECONDS = 1.0
@@ -25,12 +26,12 @@ def proxy() -> socket.socket:
 
 
 def gateway() -> socket.socket:
-    """A connection to the gateway: the mounted socket, unless DEVAIPOD_GATEWAY names a URL. Raises OSError."""
-    url = urlsplit(os.environ.get("DEVAIPOD_GATEWAY", ""))
+    """A connection to the gateway: the mounted socket, unless a URL is named. Raises OSError."""
+    url = urlsplit(where.url())
     if url.hostname:
         port = url.port or (443 if url.scheme == "https" else 80)
         return socket.create_connection((url.hostname, port), timeout=SECONDS)
-    path = f"{os.environ.get('DEVAIPOD_SOCKET_DIR', SOCKET_DIR)}/gateway.sock"
+    path = where.socket_path()
     line = socket.socket(socket.AF_UNIX)
     line.settimeout(SECONDS)
     try:
@@ -55,7 +56,7 @@ def main() -> int:
         try:
             line = connect()
             # Behind TLS a connection is all that can be told from here without a certificate.
-            if name == "gateway" and os.environ.get("DEVAIPOD_GATEWAY", "").startswith("https:"):
+            if name == "gateway" and where.url().startswith("https:"):
                 line.close()
                 continue
             answers(line)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import aiohttp
 
+from pods.sidecar import gateway
 from pods.sidecar.outbox import Outbox
 from pods.sidecar.protocol import (
     CLOSE_TOKEN_REFUSED,
@@ -19,7 +19,6 @@ from pods.sidecar.protocol import (
     PROTOCOL_VERSION,
     RunConfig,
 )
-from pods.spec import SOCKET_DIR
 
 BATCH_EVENTS = 200
 BATCH_BYTES = 1024 * 1024
@@ -37,11 +36,9 @@ class Refused(RuntimeError):
 
 
 def gateway_address() -> tuple[str, str]:
-    """(Unix socket or empty, base URL) of the gateway: the mounted socket unless DEVAIPOD_GATEWAY names a URL."""
-    url = os.environ.get("DEVAIPOD_GATEWAY", "")
-    if url:
-        return "", url.rstrip("/")
-    return f"{os.environ.get('DEVAIPOD_SOCKET_DIR', SOCKET_DIR)}/gateway.sock", "http://gateway"
+    """(Unix socket or empty, base URL) of the gateway as it is now: the mounted socket unless a URL is named."""
+    url = gateway.url()
+    return ("", url) if url else (gateway.socket_path(), "http://gateway")
 
 
 def connector(*, keep: bool = True) -> aiohttp.BaseConnector:

@@ -38,6 +38,7 @@ from pods.causes import (
     ENTRY_CODES,
     agent_ended,
     command_ended,
+    ended_by_backend,
     not_kept,
     pod_lost,
     timed_out,
@@ -344,6 +345,11 @@ class Driver:
         return await self.shared.backend.pod(pod.name)
 
     async def _lost(self, pod: RunPod, state: PodState | None) -> None:
+        found = ended_by_backend(state.troubles) if state is not None else None
+        if found is not None:
+            ended = State.TIMED_OUT if found.code == "timed-out" else State.FAILED
+            await self._end(ended, found)
+            return
         why = await diagnose.why_lost(self.shared.backend, pod.name, state)
         if state is not None:
             kept = await diagnose.keep(self.shared.backend, pod, state, lost=pod_lost(why))

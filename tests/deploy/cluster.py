@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import shlex
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from devaipod_web.host import podman_config
 from tests.deploy.kubectl import ROOT, kubectl
@@ -62,26 +62,28 @@ def load(image: str) -> None:
         subprocess.run([*words, tar], check=True, timeout=300, stdout=subprocess.DEVNULL)
 
 
-def advertised_on_loopback() -> bool:
-    """Whether pods can't reach the API server at the address of its Service: it stands on the node's loopback, and nothing translates."""
-    addresses = [
-        address["ip"]
-        for subset in get("endpoints", "kubernetes", "default").get("subsets") or []
-        for address in subset["addresses"]
-    ]
-    return all(ipaddress.ip_address(one).is_loopback for one in addresses)
+def server() -> tuple[str, str]:
+    """(host, port) of the API server as KUBECONFIG names it."""
+    found = json.loads(kubectl("config", "view", "--minify", "-o", "json"))
+    parts = urlsplit(found["clusters"][0]["cluster"]["server"])
+    return parts.hostname or "", str(parts.port or 443)
+
+
+def is_hidden_from_pods() -> bool:
+    """Whether the API server stands on its host's loopback alone: Kubernetes then makes no endpoint of its Service."""
+    found = kubectl("get", "endpoints", "kubernetes", "-n", "default", "--ignore-not-found").strip()
+    return not found
 
 
 @contextmanager
 def reached_by_pods() -> Iterator[None]:
-    """While it lasts pods reach the API server. Where the cluster has no kube-proxy this host, its node, takes the Service's address."""
-    if not advertised_on_loopback():
+    """While it lasts pods reach the API server. Where they would not, this host, the cluster's node, takes the Service's address."""
+    if not is_hidden_from_pods():
         yield
         return
     service = get("service", "kubernetes", "default")["spec"]
     address, port = service["clusterIP"], str(service["ports"][0]["port"])
-    (subset,) = get("endpoints", "kubernetes", "default")["subsets"]
-    target, target_port = subset["addresses"][0]["ip"], str(subset["ports"][0]["port"])
+    target, target_port = server()
     subprocess.run(
         ["ip", "address", "add", f"{address}/32", "dev", "lo"], capture_output=True, timeout=10
     )
@@ -103,10 +105,8 @@ def reached_by_pods() -> Iterator[None]:
 
 def authority() -> str:
     """The certificates that the API server shows, in PEM: where the cluster gives its pods none, they trust these."""
-    server = json.loads(kubectl("config", "view", "--minify", "-o", "json"))
-    address = server["clusters"][0]["cluster"]["server"].removeprefix("https://")
     done = subprocess.run(
-        ["openssl", "s_client", "-showcerts", "-connect", address],
+        ["openssl", "s_client", "-showcerts", "-connect", ":".join(server())],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -120,11 +120,10 @@ def authority() -> str:
 
 def publishes_authority() -> bool:
     """Whether pods are given the certificate of the cluster's authority, as everywhere but in the smallest of clusters."""
-    return bool(
-        kubectl(
-            "get", "configmap", "kube-root-ca.crt", "-n", "default", "--ignore-not-found"
-        ).strip()
+    found = kubectl(
+        "get", "configmap", "kube-root-ca.crt", "-n", "default", "--ignore-not-found", "-o", "json"
     )
+    return bool(found.strip() and json.loads(found)["data"]["ca.crt"])
 
 
 def has_default_storage() -> bool:

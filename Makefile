@@ -36,16 +36,16 @@ doctor: ## Say what is wrong on this host, and what mends it
 test: setup ## The whole test suite: real podman, agents, Chromium
 	@$(HOST) test -n 3 --dist worksteal -q -m "not kube" $(PYTEST)
 
+check: ## ruff, mypy and the unit tests: under a minute
+	@$(HOST) venv --dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
+		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow and not kube" $(PYTEST)
+
 test-kube: ## The tests on the cluster that KUBECONFIG names: real pods, and the control plane in it
 	@test -n "$$KUBECONFIG" || { echo "make test-kube needs a cluster: KUBECONFIG must name the kubeconfig of one where you may do everything" >&2; exit 1; }
 	@$(HOST) setup --dev
 	@$(HOST) control-plane
 	@$(HOST) test -n 0 -q -m kube $(PYTEST)
-
-check: ## ruff, mypy and the unit tests: under a minute
-	@$(HOST) venv --dev
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
-		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow and not kube" $(PYTEST)
 
 bench-llm: ## What the gateway adds to a model request, beside LiteLLM and a bare pass-through
 	@$(HOST) venv --dev

@@ -9,11 +9,12 @@ AGENT = f"system:serviceaccount:{AGENTS}:default"
 
 #: resource (with `/subresource`) → verbs of the control plane in the agents' namespace.
 GRANTED = {
-    "pods": ("create", "get", "list", "watch", "delete"),
+    "pods": ("create", "get", "list", "watch", "patch", "delete"),
     "pods/log": ("get",),
     "pods/exec": ("create", "get"),
-    "secrets": ("create", "get", "delete"),
-    "persistentvolumeclaims": ("create", "get", "list", "delete"),
+    "secrets": ("create", "delete"),
+    "persistentvolumeclaims": ("create", "list", "delete"),
+    "resourcequotas": ("list",),
     "events": ("list",),
 }
 
@@ -36,6 +37,7 @@ REFUSED = [
     ("impersonate", "users", ""),
     ("list", "customresourcedefinitions.apiextensions.k8s.io", ""),
     # In the agents' namespace: what would weaken it.
+    ("get", "secrets", AGENTS),
     ("list", "secrets", AGENTS),
     ("watch", "secrets", AGENTS),
     ("update", "pods", AGENTS),
@@ -46,6 +48,8 @@ REFUSED = [
     ("patch", "pods/ephemeralcontainers", AGENTS),
     ("create", "serviceaccounts/token", AGENTS),
     ("create", "configmaps", AGENTS),
+    ("create", "resourcequotas", AGENTS),
+    ("delete", "resourcequotas", AGENTS),
     ("create", "services", AGENTS),
     ("create", "deployments.apps", AGENTS),
     ("create", "jobs.batch", AGENTS),

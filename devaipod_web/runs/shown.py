@@ -16,7 +16,7 @@ from devaipod_web.budgets import pace
 from devaipod_web.budgets.pace import Pace
 from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
-from devaipod_web.runs import events
+from devaipod_web.runs import events, tabs
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunEvent
 from devaipod_web.runs.services.pause import PAUSABLE, held_by
 from devaipod_web.runs.starting import steps_of
@@ -186,8 +186,15 @@ def aside(run: Run, plan: list[dict[str, str]], context: dict[str, Any] | None =
     )
     return render_to_string(
         "runs/_aside.html",
-        {**facts(run), "plan": plan, "plan_done": done, "context_fill": fill, "left": _left(run)},
-    ).strip()  # fmt: skip
+        {
+            **facts(run),
+            "plan": plan,
+            "plan_done": done,
+            "context_fill": fill,
+            "left": _left(run),
+            "network": tabs.network(run.target),
+        },
+    ).strip()
 
 
 def _left(run: Run) -> list[Pace]:

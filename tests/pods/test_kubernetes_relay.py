@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from pods import kubernetes_relay_documents
+from pods import kubernetes_relay, kubernetes_relay_documents
 from pods.errors import BackendError
 from pods.kubernetes_client import KubeClient
 from pods.kubernetes_forward import open_forward
@@ -93,11 +93,11 @@ async def test_a_forward_that_is_cut_is_opened_again_and_the_pod_stays(client):
     assert f"came {len(BLOCK)}" in said
 
 
-async def test_a_second_forward_takes_over_and_the_first_comes_back(client):
+async def test_a_second_forward_of_the_process_takes_over_and_the_first_comes_back(client):
     async with kept(relay_of(client)) as relay:
         await connected(relay)
         pipe = await open_forward(client, relay.name, kubernetes_relay_documents.CONTROL_PORT)
-        await relay_greeting.greet(pipe, TOKEN)
+        await relay_greeting.greet(pipe, TOKEN, kubernetes_relay.PROCESS)
         await connected(relay, 2, seconds=10)
         pipe.close()
 
@@ -130,7 +130,7 @@ async def test_who_does_not_know_the_token_is_not_let_in(client):
         await connected(relay)
         pipe = await open_forward(client, relay.name, kubernetes_relay_documents.CONTROL_PORT)
         with pytest.raises(relay_greeting.GreetingRefused, match="another token"):
-            await relay_greeting.greet(pipe, "guessed")
+            await relay_greeting.greet(pipe, "guessed", "other")
         pipe.close()
         await asyncio.sleep(0.5)
         assert relay.state.connected

@@ -129,6 +129,7 @@ class Sites:
             task.cancel()
         await asyncio.gather(*site.tasks, return_exceptions=True)
         await site.followers.close()
+        await backends.let_go(site.target)
         service.backend_errors.pop(site.target.name, None)
         log.info("site.ended", target=site.target.name)
 

@@ -120,7 +120,8 @@ def refusal(
         if error is not None:
             return error
     found = state.containers[container]
-    if found.phase is Phase.CREATED and found.error:
+    # A trouble that may pass is an error of its container, too.
+    if not state.troubles and found.phase is Phase.CREATED and found.error:
         return StartFailed(f"The container `{container}` did not start: {found.error}")
     return None
 

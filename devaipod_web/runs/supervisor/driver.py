@@ -37,6 +37,7 @@ from devaipod_web.runs.wake import BEAT_SECONDS
 from pods.causes import (
     agent_ended,
     command_ended,
+    ended_by_backend,
     not_kept,
     pod_lost,
     timed_out,
@@ -371,6 +372,11 @@ class Driver:
         return await site.backend.pod(pod.name)
 
     async def _lost(self, pod: RunPod, state: PodState | None) -> None:
+        found = ended_by_backend(state.troubles) if state is not None else None
+        if found is not None:
+            ended = State.TIMED_OUT if found.code == "timed-out" else State.FAILED
+            await self._end(ended, found)
+            return
         backend = self._site(pod).backend
         why = await diagnose.why_lost(backend, pod.name, state)
         if state is not None:

@@ -26,7 +26,7 @@ LINKS = (
     ("spend", "Spend", "runs without budget"),
     ("services", "Services", "not well"),
 )
-SETTINGS = ("providers", "webhooks", "people", "tokens")
+SETTINGS = ("providers", "targets", "webhooks", "people", "tokens")
 
 
 class Frame:
@@ -146,6 +146,7 @@ class Frame:
             pages += [("Providers", "providers", ""), ("New provider", "provider_new", "")]
             pages += [("Routes", "routes", ""), ("New route", "route_new", "")]
             pages += [("Prices", "prices", ""), ("New price", "price_new", "")]
+            pages += [("Targets", "targets", ""), ("New cluster", "target_new", "")]
             pages += [("Webhooks", "webhooks", ""), ("New webhook", "webhook_new", "")]
             pages += [("People", "people", ""), ("Add a person", "person_new", "")]
         return [{"label": label, "url": reverse(name), "key": key} for label, name, key in pages]

@@ -166,6 +166,25 @@ class Web(_Listener):
         )
 
 
+def _gateway_options() -> dict[str, Any]:
+    """What uvicorn is told for both of the gateway's listeners."""
+    from pods.sidecar.protocol import MAX_MESSAGE_BYTES
+
+    return {
+        "loop": "none",
+        "http": "httptools",
+        "ws": "websockets-sansio",
+        "ws_max_size": MAX_MESSAGE_BYTES,
+        "ws_per_message_deflate": False,
+        "log_config": None,
+        "access_log": False,
+        # A pod must not choose the address that its token is bound to.
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": GRACE_SECONDS // 2,
+    }
+
+
 class Gateway(_Listener):
     """The pods' door, on a Unix socket. Each start makes the socket anew and gives it to every pod that lives."""
 
@@ -174,29 +193,52 @@ class Gateway(_Listener):
     def _config(self) -> uvicorn.Config:
         from devaipod_web.gateway.app import application
         from devaipod_web.gateway.sockets import check_length
-        from pods.sidecar.protocol import MAX_MESSAGE_BYTES
 
         path = check_length(home.gateway_socket())
         path.unlink(missing_ok=True)
-        return uvicorn.Config(
-            application,
-            uds=str(path),
-            loop="none",
-            http="httptools",
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS // 2,
-        )
+        return uvicorn.Config(application, uds=str(path), lifespan="on", **_gateway_options())
 
     async def _start(self) -> None:
         await super()._start()
         await _relink_pods()
+
+
+class GatewayPort(_Listener):
+    """The pods' door on a TCP port, for pods that have no socket of ours (docs/decisions/0012). The same application.
+
+    Its lifespan is the other listener's: what both share is drained once.
+    """
+
+    name = "gateway-port"
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__()
+        self.host, self.port = host, port
+
+    def _sockets(self) -> list[socket.socket]:
+        return [self._listening()]
+
+    def _listening(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((self.host, self.port))
+            sock.listen(2048)
+        except OSError as error:
+            sock.close()
+            raise PartFailed(
+                f"Port {self.port} of {self.host} cannot be used for the gateway ({error.strerror}). "
+                "Set DEVAIPOD_GATEWAY_LISTEN to another."
+            ) from error
+        sock.setblocking(False)
+        return sock
+
+    def _config(self) -> uvicorn.Config:
+        from devaipod_web.gateway.app import application
+        from devaipod_web.gateway.origin import AtPort
+
+        return uvicorn.Config(AtPort(application), lifespan="off", **_gateway_options())
 
 
 class Supervisor(Part):

@@ -30,7 +30,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "devaipod_web.settings")
 import structlog
 
 from devaipod_web import home, logging
-from devaipod_web.parts import Budgets, Gateway, Part, PartFailed, Supervisor, Wakes, Web, Webhooks
+from devaipod_web.parts import (
+    Budgets,
+    Gateway,
+    GatewayPort,
+    Part,
+    PartFailed,
+    Supervisor,
+    Wakes,
+    Web,
+    Webhooks,
+)
 
 log = structlog.get_logger("devaipod.serve")
 
@@ -235,6 +245,8 @@ def _run(service: str, *, host: str, port: int | None) -> int:
 
 
 async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str) -> int:
+    from django.conf import settings
+
     from devaipod_web.runs import backends, relay
 
     stop = asyncio.Event()
@@ -248,6 +260,8 @@ async def _serve(wanted: tuple[str, ...], sock: socket.socket | None, host: str)
         if "gateway" in wanted:
             await _add(parts, Budgets())
             await _add(parts, Gateway())
+            if settings.GATEWAY_LISTEN is not None:
+                await _add(parts, GatewayPort(*settings.GATEWAY_LISTEN))
         if sock is not None:
             await _add(parts, Web(sock))
         if "supervisor" in wanted:

@@ -47,6 +47,26 @@ def _pairs(name: str) -> dict[str, str]:
     return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
+def _listen(name: str) -> tuple[str, int] | None:
+    """`host:port`, `[::]:port` or `:port` (every interface); None when it is empty."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{name} must be host:port such as 0.0.0.0:8001, not {text!r}")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what was asked for
+
+
+def _own_namespace(name: str) -> str:
+    """`kubernetes:NAMESPACE` → NAMESPACE."""
+    text = os.environ.get(name, "").strip()
+    kind, _, namespace = text.partition(":")
+    if text and (kind != "kubernetes" or not namespace):
+        raise ValueError(f"{name} must be kubernetes:NAMESPACE, not {text!r}")
+    return namespace
+
+
 DEBUG = _flag("DEVAIPOD_DEBUG")
 SECRET_KEY = home.secret_file("secret.key").decode()
 
@@ -72,6 +92,7 @@ INSTALLED_APPS = [
     "devaipod_web",
     "devaipod_web.accounts",
     "devaipod_web.projects",
+    "devaipod_web.targets",
     "devaipod_web.runs",
     "devaipod_web.llm",
     "devaipod_web.budgets",
@@ -165,6 +186,17 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+
+# --- The gateway's port and where pods run ------------------------------------------------------------------------
+#: Where the gateway listens for pods beside its Unix socket: (host, port); None is nowhere.
+GATEWAY_LISTEN = _listen("DEVAIPOD_GATEWAY_LISTEN")
+#: The base URL of that port as pods of a cluster reach it, where their target names none.
+GATEWAY_ADDRESS = os.environ.get("DEVAIPOD_GATEWAY_ADDRESS", "").rstrip("/")
+
+#: Whether this host's podman is a target.
+PODMAN = _flag("DEVAIPOD_PODMAN", default=True)
+#: The namespace of the cluster that the control plane itself runs in where it is a target; empty: none.
+OWN_NAMESPACE = _own_namespace("DEVAIPOD_TARGET")
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 

@@ -8,7 +8,18 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from devaipod_web.health import probes
 
-ROOMS = ("accounts", "projects", "llm", "reviews", "runs", "budgets", "webhooks", "health", "api")
+ROOMS = (
+    "accounts",
+    "projects",
+    "llm",
+    "targets",
+    "reviews",
+    "runs",
+    "budgets",
+    "webhooks",
+    "health",
+    "api",
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", probes.healthz, name="healthz"),

@@ -40,12 +40,16 @@ class ContainerBackend(Protocol):
     """Where pods live. Every method is called from one event loop, concurrently for different pods, never
     concurrently for the same pod except `pod`, `pods`, `logs`, `watch` and `exec`, which may overlap with anything.
     Any method may raise `BackendUnavailable`, and may then be repeated.
+
+    `name` is the kind of backend. `counts_volumes`: `volume_usage` tells what is used; where it is False, what bounds a volume also
+    ends the pod that outgrows it, and nobody need look.
     """
 
     name: str
+    counts_volumes: bool
 
     async def image(self, reference: str) -> ImageInfo | None:
-        """The image from the local store, or None. Never pulls."""
+        """The image from the local store, or None. Never pulls. Where a cluster's nodes pull by themselves, what any image has."""
         ...
 
     async def pull(
@@ -54,12 +58,15 @@ class ContainerBackend(Protocol):
         """Have the image in the local store. Safe to repeat. Raises `ImageMissing`, `PullRefused`."""
         ...
 
-    async def create_pod(self, spec: PodSpec) -> PodState:
+    async def create_pod(
+        self, spec: PodSpec, progress: Callable[[PullProgress], None] | None = None
+    ) -> PodState:
         """Make the pod, its volumes and containers, hand the new volumes to the agent's user, start the sidecar alone.
 
         Called by the supervisor, possibly again after a crash: a pod that is there (even half made) is completed, a
         volume that is there is neither emptied nor re-owned. On error, what a repeat could not complete is removed.
-        Raises `PodRefused`, `ImageMissing`, `QuotaExceeded`, `StartFailed`.
+        A backend whose nodes pull by themselves tells `progress` what they do. Raises `PodRefused`, `ImageMissing`, `PullRefused`,
+        `QuotaExceeded`, `StartFailed`.
         """
         ...
 
@@ -144,11 +151,22 @@ class ContainerBackend(Protocol):
         ...
 
     async def volume_usage(self, name: str) -> tuple[int, int]:
-        """Bytes and inodes used in a volume; where no hard bound is possible the supervisor measures with this."""
+        """Bytes and inodes used in a volume; where no hard bound is possible the supervisor measures with this.
+
+        (0, 0) where `counts_volumes` is False.
+        """
         ...
 
     async def tidy(self) -> None:
         """Remove what a killed process left behind that belongs to no pod. Called on a beat; safe to repeat."""
+        ...
+
+    async def capacity(self) -> int | None:
+        """How many pods of ours it takes at once, those that are there included; None: not known."""
+        ...
+
+    async def enforces_policies(self) -> bool | None:
+        """Whether a pod is held to the network that it may reach; None: not known."""
         ...
 
     async def health(self) -> str:

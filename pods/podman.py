@@ -73,6 +73,7 @@ class PodmanBackend:
     """Pods on one host's podman. `volumes_dir` holds the images that bound volumes; it needs root, like their mounting."""
 
     name = "podman"
+    counts_volumes = True
 
     def __init__(self, socket: Path, *, installation: str, volumes_dir: Path) -> None:
         self._client = PodmanClient(socket)
@@ -89,6 +90,14 @@ class PodmanBackend:
         """podman's version."""
         version = await self._client.get("/version")
         return str(version["Version"])
+
+    async def capacity(self) -> int | None:
+        """Not known: a host has no number of pods."""
+        return None
+
+    async def enforces_policies(self) -> bool | None:
+        """True: a pod has no network but its loopback."""
+        return True
 
     async def _host(self) -> tuple[bool, bool]:
         """Whether this podman is rootless, and whether its cgroups can hold limits."""
@@ -154,8 +163,12 @@ class PodmanBackend:
 
     # --- pods -------------------------------------------------------------------------------------------
 
-    async def create_pod(self, spec: PodSpec) -> PodState:
-        """Make the pod, volumes and containers, and start the sidecar alone."""
+    async def create_pod(
+        self, spec: PodSpec, progress: Callable[[PullProgress], None] | None = None
+    ) -> PodState:
+        """Make the pod, volumes and containers, and start the sidecar alone. Images are there by then: `progress` hears nothing."""
+        if spec.secrets or spec.gateway or spec.prepare:
+            raise PodRefused("Podman mounts tokens and the gateway's socket from this host.")
         rootless, limits = await self._host()
         containers = [spec.sidecar, spec.agent, *spec.extra]
         users = await self._users(spec)

@@ -91,12 +91,31 @@ class ContainerSpec:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where on a cluster a pod may run and what it keeps its workspace on; one host's podman has no use for any of it.
+
+    `tolerations` are Kubernetes' own objects. `storage_class` is the claim's where `workspace` is "pvc"; empty: the cluster's default.
+    """
+
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, str], ...] = ()
+    runtime_class: str = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    workspace: Literal["emptydir", "pvc"] = "emptydir"
+    storage_class: str = ""
+
+
+@dataclass(frozen=True)
 class PodSpec:
     """A pod: an agent and its sidecar over one loopback network, and their volumes.
 
     `name` is a DNS-1123 label. `labels` are the `io.devaipod.*` keys, put on the pod and on each container.
-    `infra_image` is the image whose `infra_argv` holds the pod's namespaces. `handover` lists volumes to be
-    given to the agent's user when they are new.
+    `infra_image` is the image whose `infra_argv` holds the pod's namespaces.
+
+    The rest is for backends that reach no folder of this host. `secrets` are files (name: content) that the sidecar alone finds in
+    `TOKEN_DIR`. `gateway` is the gateway's base URL as the pod reaches it; empty: its Unix socket is mounted. `prepare` is what the
+    sidecar's container executes first and to its end where a backend starts both containers together: it makes the workspace.
+    `deadline_seconds` is when the backend itself ends the pod; 0: never.
     """
 
     name: str
@@ -107,6 +126,11 @@ class PodSpec:
     extra: tuple[ContainerSpec, ...] = ()
     infra_image: str = ""
     infra_argv: tuple[str, ...] = ()
+    placement: Placement = field(default_factory=Placement)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gateway: str = ""
+    prepare: tuple[str, ...] = ()
+    deadline_seconds: int = 0
 
 
 class Phase(StrEnum):
@@ -140,8 +164,20 @@ class ContainerState:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """What a backend itself says is wrong with a pod: a code of `pods.findings.CODES`, a sentence, and whose fault it is."""
+
+    code: str
+    message: str
+    container: str = ""
+
+
+@dataclass(frozen=True)
 class PodState:
-    """What a pod is doing now. `warnings` name guarantees that this host cannot give (say so on the run)."""
+    """What a pod is doing now. `warnings` name guarantees that this host cannot give (say so on the run).
+
+    `address` is the pod's own IP address where it has one, `node` the machine of a cluster that it is on.
+    """
 
     name: str
     id: str
@@ -149,6 +185,9 @@ class PodState:
     created_at: datetime | None
     containers: Mapping[str, ContainerState]
     warnings: tuple[str, ...] = ()
+    address: str = ""
+    node: str = ""
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def running(self) -> bool:

@@ -19,6 +19,7 @@ from devaipod_web.api import (
     runs,
     services,
     status,
+    targets,
     tokens,
     usage,
     webhooks,
@@ -59,6 +60,7 @@ api.add_router("/services", services.router)
 api.add_router("", services.installation_router)
 api.add_router("/projects", api_projects.router)
 api.add_router("/providers", providers.router)
+api.add_router("/targets", targets.router)
 api.add_router("/routes", routes.router)
 api.add_router("/prices", prices.router)
 api.add_router("/runs", runs.router)

@@ -178,7 +178,7 @@ class TerminalConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         log.info("terminal.opened", pod=self.pod.name, who=self.user.username)
         try:
             self.program = await terminal.open_terminal(
-                backends.shared(),
+                backends.of_target(self.pod.target),
                 self.pod.name,
                 AGENT,
                 argv,

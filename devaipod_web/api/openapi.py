@@ -40,6 +40,7 @@ TAGS = {
     "services": "The control plane's own parts, and taking the whole into and out of work.",
     "projects": "Repositories that agents work on, and their settings.",
     "providers": "Where models are reached. Their keys go in and never come out.",
+    "targets": "Where pods run: podman and clusters. Kubeconfigs go in and never come out.",
     "routes": "Which provider takes a model, and who is asked when it fails.",
     "prices": "What models cost where the price list does not say it.",
     "runs": "Tasks given to agents: launch, watch, unblock, stop.",

@@ -119,6 +119,7 @@ def pod_create(request: HttpRequest, body: PodIn) -> Any:
         idempotency_key=body.idempotency_key_of_paperclip,
         labels={**body.labels, **body.labels_of_paperclip},
         unique_label=body.unique_label,
+        target=body.target,
     )
 
 

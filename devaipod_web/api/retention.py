@@ -49,7 +49,7 @@ def _apply(items: list[retention.Item], by: User) -> list[retention.Item]:
     if not items:
         return []
     try:
-        done = backends.run(retention.apply(items, backends.shared()))
+        done = backends.run(retention.apply(items, backends.of_target))
     except BackendError as error:
         raise Problem(
             503,

@@ -194,6 +194,7 @@ def run_create(request: HttpRequest, body: RunIn) -> Any:
         unique_label=body.unique_label,
         token=owner.through,
         limits=limits_of(body),
+        target=body.target,
     )
 
 

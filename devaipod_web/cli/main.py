@@ -26,6 +26,7 @@ from devaipod_web.cli import (
     runs,
     server,
     spend,
+    targets,
     tokens,
     webhooks,
 )
@@ -100,6 +101,7 @@ app.add_typer(reviews.app, name="review")
 app.add_typer(tokens.tokens, name="token")
 app.add_typer(tokens.projects, name="project")
 app.add_typer(providers.app, name="provider")
+app.add_typer(targets.app, name="target")
 app.add_typer(spend.budgets, name="budget")
 app.add_typer(spend.incidents, name="incident")
 app.add_typer(webhooks.app, name="webhook")

@@ -46,6 +46,7 @@ def run(
     model: Annotated[str, typer.Option(help="Model; else the project's.")] = "",
     permissions: Annotated[str, typer.Option(help="ask or allow; else the project's.")] = "",
     wall: Annotated[int, typer.Option(help="Wall time in seconds; else the project's.")] = 0,
+    target: Annotated[str, typer.Option(help="Where it runs; else as the project says.")] = "",
     idempotency_key: Annotated[str, typer.Option(help="The same key, the same run.")] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not follow the run.")] = False,
     as_json: AsJson = False,
@@ -66,6 +67,8 @@ def run(
     }
     if wall:
         body["wall_seconds"] = wall
+    if target:
+        body["target"] = target
     # A key of our own: a connection that breaks after the POST cannot make a second run.
     key = idempotency_key or uuid.uuid4().hex
     made = client.send("POST", "/runs", body, headers={"Idempotency-Key": key}, again=True)
@@ -125,6 +128,16 @@ def _last(row: dict[str, Any]) -> str:
     return str(row["waits_for"] or row["last_line"] or row["reason"])
 
 
+def _places(found: dict[str, Any]) -> str:
+    """Where a run waits: its place at each target that it may go to."""
+    told = []
+    for one in found["queue_places"]:
+        room = f"{one['taken']} of {one['most']} taken" if one["most"] is not None else ""
+        why = clean(one["closed"]) or room
+        told.append(f"{one['place']} at {clean(one['target'])}" + (f" ({why})" if why else ""))
+    return ", ".join(told)
+
+
 def show(key: RunKey, as_json: AsJson = False) -> None:
     """Show one run: state, reason, cost, branch, pods, and what it asks."""
     client = Client()
@@ -138,7 +151,8 @@ def show(key: RunKey, as_json: AsJson = False) -> None:
         ("next step", found["next_step"]),
         ("waits for", found["waits_for"]),
         ("incident", found["incident"]),
-        ("place in the queue", found["queue_place"]),
+        ("target", found["target"]),
+        ("place in the queue", _places(found)),
         ("project", found["project"]),
         ("owner", found["owner"]),
         ("agent", f"{found['agent']} · {found['model'] or found['provider_label']}"),

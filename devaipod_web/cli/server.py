@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from devaipod_web.cli import output
 from devaipod_web.cli.client import Client, CliError
 from devaipod_web.cli.installation import on_host
 from devaipod_web.cli.output import ask_once, clean, say
+
+if TYPE_CHECKING:
+    from devaipod_web.host.target_facts import TargetFacts
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 
@@ -97,13 +101,37 @@ def doctor(as_json: AsJson = False) -> None:
     """Find what is wrong on this host and say what mends it. Exit status 1 when something is an error."""
     from devaipod_web.host import doctor as host_doctor
 
-    findings = host_doctor.check(home.home())
+    findings = host_doctor.check(home.home(), targets=_targets())
     if as_json:
         output.document([found.as_dict() for found in findings])
     else:
         say(host_doctor.show(findings))
     if any(found.severity is host_doctor.Severity.ERROR for found in findings):
         raise typer.Exit(1)
+
+
+def _targets() -> list[TargetFacts]:
+    """The targets of an installation whose database is no file of this host, as its server answers; none when it does not."""
+    from devaipod_web.host.target_facts import TargetFacts
+
+    if "postgres" not in os.environ.get("DATABASE_URL", ""):
+        return []
+    try:
+        rows = Client().get("/targets")
+    except CliError:
+        return []
+    return [
+        TargetFacts(
+            name=clean(row["name"]),
+            is_podman=row["kind"] == "podman",
+            enabled=row["enabled"],
+            health=row["health"],
+            error=clean(row["error"]),
+            next_step=clean(row["next_step"]),
+            policies=row["policies_enforced"],
+        )
+        for row in rows
+    ]
 
 
 def prune(

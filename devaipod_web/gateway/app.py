@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import structlog
 
-from devaipod_web.gateway import git, lives, sidecar, tokens
+from devaipod_web.gateway import git, lives, origin, sidecar, tokens
 from devaipod_web.gateway.http import (
     ClientGone,
     ErrorForm,
@@ -25,6 +25,7 @@ from devaipod_web.gateway.http import (
     Send,
     TooLarge,
 )
+from devaipod_web.gateway.origin import Verdict
 from devaipod_web.gateway.tokens import Caller, TokenKind
 from devaipod_web.llm import proxy
 from devaipod_web.llm.forms import FORMS
@@ -114,6 +115,10 @@ async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
     if caller is None or caller.kind is not TokenKind.CONTROL:
         await sidecar.refuse(send, wrong_kind=caller is not None)
         return
+    verdict = await origin.awaited(request, caller)
+    if verdict is not Verdict.YES:
+        await sidecar.refuse_origin(send, verdict)
+        return
     await sidecar.serve(caller, request.bearer, receive, send)
 
 
@@ -138,6 +143,17 @@ async def _http(request: Request, response: Response) -> None:
             403,
             "The control token does not count here: send the data token.",
             code="wrong-token",
+            form=form,
+        )
+        return
+    verdict = await origin.judged(request, caller)
+    if verdict is not Verdict.YES:
+        is_early = verdict is Verdict.NOT_YET
+        await response.error(
+            503 if is_early else 403,
+            origin.sentence(verdict),
+            code="pod-address-unknown" if is_early else "wrong-pod",
+            headers=[("retry-after", "1")] if is_early else (),
             form=form,
         )
         return

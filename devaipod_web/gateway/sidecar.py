@@ -17,8 +17,9 @@ from typing import Any
 import structlog
 
 from devaipod_web import db
-from devaipod_web.gateway import tokens
+from devaipod_web.gateway import origin, tokens
 from devaipod_web.gateway.http import Receive, Send
+from devaipod_web.gateway.origin import Verdict
 from devaipod_web.gateway.tokens import Caller
 from devaipod_web.runs import wake
 from devaipod_web.runs.errors import NotNow
@@ -47,6 +48,7 @@ BATCH_EVENTS = 200
 CLOSE_BAD_MESSAGE = 1008
 CLOSE_TRY_AGAIN = 1011
 CLOSE_GOING_AWAY = 1012
+CLOSE_NOT_YET = 1013
 #: Words of a close frame: RFC 6455 §5.5 leaves 123 bytes.
 MAX_REASON_BYTES = 123
 
@@ -118,6 +120,15 @@ async def refuse(send: Send, *, wrong_kind: bool) -> None:
     )
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": CLOSE_TOKEN_REFUSED, "reason": reason})
+
+
+async def refuse_origin(send: Send, verdict: Verdict) -> None:
+    """Accept and close: with the code for a refused token, or while the pod's address is not known with one after which it dials again."""
+    is_early = verdict is Verdict.NOT_YET
+    code = CLOSE_NOT_YET if is_early else CLOSE_TOKEN_REFUSED
+    log.info("sidecar.origin_refused", verdict=str(verdict))
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": code, "reason": origin.sentence(verdict)})
 
 
 async def close_all() -> None:

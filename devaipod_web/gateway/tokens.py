@@ -38,6 +38,8 @@ class Caller:
     run_key: str
     project_key: str
     kind: TokenKind
+    #: Where the backend last saw the pod; empty while it has not said.
+    address: str = ""
 
 
 def mint() -> tuple[str, str]:
@@ -63,13 +65,15 @@ def look_up_all(digests: Collection[str]) -> dict[str, Caller]:
         Q(control_digest__in=digests) | Q(data_digest__in=digests), ~Exists(later), ended_at=None
     ).values_list(
         *("pk", "key", "name", "run_id", "run__key", "run__project__key"),
-        *("control_digest", "data_digest"),
+        *("control_digest", "data_digest", "address"),
     )
     found = {}
-    for pod_id, key, name, run_id, run_key, project_key, control, data in pods:
+    for pod_id, key, name, run_id, run_key, project_key, control, data, address in pods:
         for kind, its_digest in ((TokenKind.CONTROL, control), (TokenKind.DATA, data)):
             if its_digest in digests:
-                found[its_digest] = Caller(pod_id, key, name, run_id, run_key, project_key, kind)
+                found[its_digest] = Caller(
+                    pod_id, key, name, run_id, run_key, project_key, kind, address
+                )
     return found
 
 
@@ -79,6 +83,11 @@ _fresh: Fresh[str, Caller] = Fresh("tokens", look_up_all)
 async def find(token: str) -> Caller | None:
     """The pod that this token belongs to, or None; what is known of it is at most `fresh.MAX_AGE_SECONDS` old."""
     return await _fresh.get(digest(token))
+
+
+async def find_anew(token: str) -> Caller | None:
+    """The same, as the database has it now."""
+    return await _fresh.anew(digest(token))
 
 
 def forget_all() -> None:

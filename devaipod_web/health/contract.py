@@ -25,6 +25,7 @@ class Kind(StrEnum):
     LISTENER = "listener"  # answers requests: web, gateway
     LOOP = "loop"  # goes round by itself: supervisor, deliveries
     BACKEND = "backend"  # where pods live
+    CLUSTER = "cluster"  # the same, and another party's
     FORGE = "forge"
     STORE = "store"
     PROVIDER = "provider"  # of models

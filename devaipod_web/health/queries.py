@@ -47,7 +47,7 @@ class State:
     @property
     def restart_word(self) -> str:
         """What the button says: what has no process of its own is only asked again."""
-        others = (Kind.PROVIDER, Kind.FORGE, Kind.TOOLS)
+        others = (Kind.PROVIDER, Kind.FORGE, Kind.TOOLS, Kind.CLUSTER)
         return "Check again" if self.kind in others else "Restart"
 
 

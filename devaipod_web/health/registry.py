@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from devaipod_web.health.checks import database, listeners, loops, podman, providers, staging
+from devaipod_web.health.checks import (
+    clusters,
+    database,
+    listeners,
+    loops,
+    podman,
+    providers,
+    staging,
+)
 from devaipod_web.health.contract import Source
 
 SOURCES: tuple[Source, ...] = (
     Source("web", listeners.web),
     Source("gateway", listeners.gateway),
+    # Only there when DEVAIPOD_GATEWAY_LISTEN names one.
+    Source("gateway-port", listeners.gateway_port),
     Source("supervisor", loops.supervisor),
     # A part of its own beside the supervisor.
     Source("webhooks", loops.deliveries),
     Source("supervisor", podman.service),
+    Source("supervisor", clusters.each),
     Source("gateway", staging.forge),
     Source("gateway", database.store),
     Source("gateway", providers.each),

@@ -6,17 +6,18 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from devaipod_web import home as paths
 from devaipod_web.host import facts as host_facts
-from devaipod_web.host import images, podman_config, podman_service
+from devaipod_web.host import images, podman_config, podman_service, target_facts
 from devaipod_web.host.errors import CommandFailed
 from devaipod_web.host.facts import CAP_SYS_ADMIN, CAP_SYS_RESOURCE, Facts
 from devaipod_web.host.process import quick
+from devaipod_web.host.target_facts import TargetFacts
 
 MIN_PODMAN = (4, 3)
 MIN_GIT = (2, 39)
@@ -68,26 +69,30 @@ class Case:
     folder: Path
     podman_error: str = ""
     graph_root: str = ""
+    targets: tuple[TargetFacts, ...] = ()
 
 
-def check(folder: Path) -> list[Finding]:
-    """Every finding on this host for the installation in `folder`, worst first; empty when all is well.
+def check(folder: Path, *, targets: Iterable[TargetFacts] = ()) -> list[Finding]:
+    """Every finding on this host and its targets for the installation in `folder`, worst first; empty when all is well.
 
+    `targets` are those that could not be read from the folder's own database.
     Changes nothing but the folder's existence and what a write probe leaves for a moment. Takes about a second.
     """
     case = _look(folder)
+    case = replace(case, targets=(*case.targets, *targets))
     found: list[Finding] = []
     for look in CHECKS:
-        found += look(case)
+        if look not in OF_PODMAN or host_facts.uses_podman():
+            found += look(case)
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
 
 def _look(folder: Path) -> Case:
     """Facts, and what podman says about itself (asked once: it takes a third of a second)."""
-    facts = host_facts.look()
+    facts, targets = host_facts.look(), target_facts.read(folder)
     if not facts.podman:
-        return Case(facts=facts, folder=folder)
+        return Case(facts=facts, folder=folder, targets=targets)
     try:
         text = quick(
             [facts.podman, "info", "--format", "{{.Store.GraphRoot}}"],
@@ -95,8 +100,39 @@ def _look(folder: Path) -> Case:
             env=podman_config.environment(),
         )
     except CommandFailed as error:
-        return Case(facts=facts, folder=folder, podman_error=error.output or str(error))
-    return Case(facts=facts, folder=folder, graph_root=text.strip())
+        said = error.output or str(error)
+        return Case(facts=facts, folder=folder, podman_error=said, targets=targets)
+    return Case(facts=facts, folder=folder, graph_root=text.strip(), targets=targets)
+
+
+def _targets(case: Case) -> Iterator[Finding]:
+    for target in case.targets:
+        if target.is_podman or not target.enabled:
+            continue
+        if target.health == "down":
+            yield Finding(
+                "target-down",
+                Severity.WARNING,
+                f"The cluster {target.name} does not answer: {target.error.rstrip('.')}.",
+                "Runs that may go elsewhere do; the others wait.",
+                target.next_step or f"`devaipod target test {target.name}` asks it again.",
+            )
+        if target.policies is False:
+            yield Finding(
+                "policies-not-enforced",
+                Severity.WARNING,
+                f"The cluster {target.name} does not enforce network policies.",
+                "A pod there can reach whatever the cluster's network reaches, and not the gateway alone.",
+                f"Use a network plugin that enforces NetworkPolicy (Calico, Cilium), then `devaipod target test {target.name}`.",
+            )
+        elif target.policies is None and target.health != "down":
+            yield Finding(
+                "policies-unknown",
+                Severity.WARNING,
+                f"It is not known whether the cluster {target.name} enforces network policies.",
+                "Where they are not enforced, a pod can reach whatever the cluster's network reaches.",
+                f"`devaipod target test {target.name}` tries it with two short pods.",
+            )
 
 
 def _podman(case: Case) -> Iterator[Finding]:
@@ -412,7 +448,7 @@ def _images(case: Case) -> Iterator[Finding]:
 
 
 def _browser(case: Case) -> Iterator[Finding]:
-    if not case.facts.chromium:
+    if paths.in_checkout() and not case.facts.chromium:
         yield Finding(
             "chromium-missing",
             Severity.NOTE,
@@ -434,8 +470,11 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     _sockets,
     _port,
     _images,
+    _targets,
     _browser,
 )
+#: Of these what a control plane without podman need not have.
+OF_PODMAN = (_podman, _runtime, _limits, _rootless, _bounds, _images)
 
 
 def show(found: list[Finding]) -> str:

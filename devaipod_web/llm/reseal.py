@@ -14,6 +14,7 @@ from devaipod_web.reviews import audit
 #: Columns that hold what `vault.seal` made, by model. What the API remembers of an answer for a day (`api.once`) is not worth keeping.
 SEALED = (
     ("llm.Provider", "credential"),
+    ("targets.Target", "kubeconfig"),
     ("webhooks.Webhook", "secret"),
     ("webhooks.Webhook", "previous_secret"),
 )

@@ -11,8 +11,9 @@ from typing import Any
 from django import forms
 
 from devaipod_web.llm.models import Provider, ProviderKind, Route
-from devaipod_web.projects.models import PermissionPolicy, Project
+from devaipod_web.projects.models import PermissionPolicy, Project, Workspace
 from devaipod_web.projects.rules import GIB
+from devaipod_web.targets.models import Target
 from pods.agents import ACP_PROFILES
 
 _UNITS = {"": 60, "m": 60, "min": 60, "h": 3600, "d": 86400, "s": 1}
@@ -129,7 +130,10 @@ def _initial(project: Project, name: str) -> Any:
     value = getattr(project, name)
     if name == "provider":
         return project.provider.key if project.provider else ""
-    return "\n".join(value) if name == "allowed_images" else value
+    if name == "targets":
+        names = dict(Target.objects.values_list("key", "name"))
+        value = [names[key] for key in value if key in names]
+    return "\n".join(value) if isinstance(value, list) else value
 
 
 class RepositoryForm(SectionForm):
@@ -216,6 +220,51 @@ class ImageForm(SectionForm):
     )
 
 
+def _lines(label: str, help_text: str, placeholder: str = "") -> forms.CharField:
+    attrs = {"rows": 3, "placeholder": placeholder, "autocomplete": "off", "spellcheck": "false"}
+    return forms.CharField(
+        label=label, required=False, help_text=help_text, widget=forms.Textarea(attrs=attrs)
+    )
+
+
+class TargetsForm(SectionForm):
+    """Where its runs have their pods, and what these need on a cluster."""
+
+    targets = _lines(
+        "Targets",
+        "Names, one a line, the first choice first: a target that is full or not well is passed over. Empty: this host's podman, "
+        "or where there is none the first cluster.",
+    )
+    workspace = forms.ChoiceField(
+        label="Workspace on a cluster",
+        choices=Workspace.choices,
+        help_text="On podman workspace and home are kept either way.",
+    )
+    storage_class = forms.CharField(
+        label="Storage class",
+        max_length=253,
+        required=False,
+        help_text="Of the volume. Empty: the cluster's default.",
+    )
+    node_selector = _lines(
+        "Nodes", "Labels that the node must have, one key=value a line.", "disk=ssd"
+    )
+    tolerations = _lines(
+        "Tolerations",
+        "Taints that its pods tolerate, one a line: key=value:Effect, key:Effect or key.",
+        "agents=only:NoSchedule",
+    )
+    runtime_class = forms.CharField(
+        label="Runtime class",
+        max_length=253,
+        required=False,
+        help_text="For instance gvisor or kata, where the cluster has one. Empty: its default.",
+    )
+    image_pull_secrets = _lines(
+        "Secrets for pulling images", "Names of Secrets of the target's namespace, one a line."
+    )
+
+
 #: The tabs in order: (name, title, form).
 SECTION_FORMS: dict[str, tuple[str, type[SectionForm]]] = {
     "repository": ("Repository", RepositoryForm),
@@ -223,4 +272,5 @@ SECTION_FORMS: dict[str, tuple[str, type[SectionForm]]] = {
     "permissions": ("Permissions", PermissionsForm),
     "limits": ("Limits", LimitsForm),
     "image": ("Image", ImageForm),
+    "targets": ("Targets", TargetsForm),
 }

@@ -15,6 +15,13 @@ class PermissionPolicy(models.TextChoices):
     ALLOW = "allow", "Allow"
 
 
+class Workspace(models.TextChoices):
+    """What a workspace lies on in a cluster."""
+
+    EMPTYDIR = "emptydir", "A folder of the pod: gone with it"
+    PVC = "pvc", "A volume of the cluster: kept for follow-ups"
+
+
 class Project(models.Model):
     """A repository that agents work on. `upstream_url` is fetched, `production_url` receives promoted branches."""
 
@@ -49,6 +56,18 @@ class Project(models.Model):
     pids = models.PositiveIntegerField(default=512)
     workspace_bytes = models.BigIntegerField(default=4 * 1024**3)
     workspace_inodes = models.PositiveIntegerField(default=400_000)
+    targets = models.JSONField(
+        default=list, blank=True, help_text="Keys of targets, the first choice first."
+    )
+    # Of pods on clusters alone (pods.spec.Placement); lists are lines of text as people write them.
+    node_selector = models.JSONField(default=list, blank=True)
+    tolerations = models.JSONField(default=list, blank=True)
+    runtime_class = models.CharField(max_length=253, blank=True)
+    image_pull_secrets = models.JSONField(default=list, blank=True)
+    workspace = models.CharField(
+        max_length=8, choices=Workspace.choices, default=Workspace.EMPTYDIR
+    )
+    storage_class = models.CharField(max_length=253, blank=True)
     is_sample = models.BooleanField(default=False)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from devaipod_web.forges import guard
 from devaipod_web.forges.errors import ForgeError
+from devaipod_web.projects import placement
 from devaipod_web.projects.models import PermissionPolicy
 from pods.agents import ACP_PROFILES
 
@@ -212,4 +213,5 @@ RULES: dict[str, Callable[[Any], Any]] = {
     "image_pattern": image_pattern,
     "allowed_images": images,
     **{field: number(field) for field in BOUNDS},
+    **placement.RULES,
 }

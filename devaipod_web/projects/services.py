@@ -42,6 +42,15 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "workspace_inodes",
     ),
     "image": ("image", "image_pattern", "allowed_images"),
+    "targets": (
+        "targets",
+        "node_selector",
+        "tolerations",
+        "runtime_class",
+        "image_pull_secrets",
+        "workspace",
+        "storage_class",
+    ),
 }
 SETTABLE = frozenset(name for fields in SECTIONS.values() for name in fields)
 

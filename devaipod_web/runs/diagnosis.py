@@ -21,6 +21,7 @@ from devaipod_web.runs import backends, logs, untrusted
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunPod
 from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.tools import call_line
+from devaipod_web.targets.models import Target
 from pods import causes, diagnostics, reports
 from pods.agents import PROFILES
 from pods.backend import ContainerBackend
@@ -78,8 +79,9 @@ _looking: dict[str, Future[Look]] = {}
 _lock = threading.Lock()
 
 
-def look(name: str) -> Look:
+def look(pod: RunPod) -> Look:
     """What the backend shows of a pod now. However many ask at once, it is asked once. Blocking."""
+    name, target = pod.name, pod.target
     with _lock:
         found = _looking.get(name)
         is_first = found is None
@@ -88,7 +90,7 @@ def look(name: str) -> Look:
     if not is_first:
         return found.result()
     try:
-        found.set_result(backends.run(_look(name)))
+        found.set_result(backends.run(_look(name, target)))
     except BaseException as error:
         found.set_exception(error)
     finally:
@@ -97,13 +99,14 @@ def look(name: str) -> Look:
     return found.result()
 
 
-async def _look(name: str) -> Look:
-    backend = backends.shared()
+async def _look(name: str, target: Target | None) -> Look:
     try:
+        backend = backends.of_target(target)
         async with asyncio.timeout(LOOK_SECONDS):
             found = await backend.look(name, tail=KEPT_LINES)
     except TimeoutError:
-        slow = f"The container backend {backend.name} did not answer within {LOOK_SECONDS:.0f} s."
+        where = target.name if target is not None else "podman"
+        slow = f"The container backend {where} did not answer within {LOOK_SECONDS:.0f} s."
         return Look(error=BackendUnavailable(slow))
     except BackendError as error:
         return Look(error=error)
@@ -221,7 +224,7 @@ def of_pod(run: Run, pod: RunPod | None) -> Document:
     if pod is None:
         return _document(run, None, None, facts_of(run, None))
     is_kept = bool(pod.diagnostics) and pod.ended_at is not None
-    seen = Look() if is_kept or pod.removed_at else look(pod.name)
+    seen = Look() if is_kept or pod.removed_at else look(pod)
     facts = facts_of(run, pod, error=seen.error)
     report = seen.report
     if report is None and pod.diagnostics:

@@ -12,6 +12,7 @@ from devaipod_web.llm.models import Route
 from devaipod_web.projects.forms import DurationField, spoken
 from devaipod_web.projects.models import PermissionPolicy, Project
 from devaipod_web.runs.services.command import Command
+from devaipod_web.targets import queries as targets
 from pods.agents import PROFILES
 from pods.command import COMMAND
 
@@ -40,6 +41,12 @@ class LinesField(forms.CharField):
 def launchable() -> list[tuple[str, str]]:
     """What a run may execute, for a choice: the agents, and a command."""
     return [(key, profile.title) for key, profile in PROFILES.items()]
+
+
+def target_choices() -> list[tuple[str, str]]:
+    """The targets that take new runs, for a choice."""
+    rows = targets.targets().filter(enabled=True).values_list("name", flat=True)
+    return [("", "as the project says"), *((name, name) for name in rows)]
 
 
 class LaunchForm(forms.Form):
@@ -101,6 +108,7 @@ class LaunchForm(forms.Form):
         widget=forms.TextInput(attrs={"spellcheck": "false"}),
     )
     wall = OptionalDuration(label="Stop after", required=False)
+    target = forms.ChoiceField(label="Runs on", required=False, choices=target_choices)
     permission_policy = forms.ChoiceField(
         label="Permissions",
         required=False,
@@ -110,6 +118,8 @@ class LaunchForm(forms.Form):
 
     def __init__(self, *args: Any, projects: QuerySet[Project], chosen: Project | None, **kwargs: Any) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
+        if targets.targets().count() < 2:
+            del self.fields["target"]
         field: Any = self.fields["project"]
         field.queryset = projects
         field.label_from_instance = lambda p: f"{p.name} · {p.upstream_branch}"

@@ -30,6 +30,25 @@ class Run(models.Model):
     task = models.TextField()
     agent = models.CharField(max_length=40)
     provider = models.ForeignKey("llm.Provider", null=True, blank=True, on_delete=models.SET_NULL)
+    asked_target = models.ForeignKey(
+        "targets.Target",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="Where whoever launched it wants it; empty: where its project says.",
+    )
+    target = models.ForeignKey(
+        "targets.Target",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="runs",
+        help_text="Where it is, or was last; empty before it had a place.",
+    )
+    refusals = models.PositiveSmallIntegerField(
+        default=0, help_text="How often in a row a target that it was given had no room after all."
+    )
     model = models.CharField(max_length=200, blank=True)
     permission_policy = models.CharField(
         max_length=10, choices=PermissionPolicy.choices, default=PermissionPolicy.ASK
@@ -154,9 +173,17 @@ class RunPod(models.Model):
     attempt = models.PositiveSmallIntegerField()
     name = models.CharField(max_length=63, unique=True)
     backend = models.CharField(max_length=40)
+    target = models.ForeignKey(
+        "targets.Target", null=True, blank=True, on_delete=models.SET_NULL, related_name="pods"
+    )
     image = models.CharField(max_length=300)
     control_digest = models.CharField(max_length=64, unique=True)
     data_digest = models.CharField(max_length=64, unique=True)
+    address = models.CharField(
+        max_length=45,
+        blank=True,
+        help_text="Where the backend last saw it: its tokens count at the gateway's port from there alone.",
+    )
     last_source_seq = models.PositiveBigIntegerField(default=0)
     event_bytes = models.PositiveBigIntegerField(default=0)
     session_id = models.CharField(max_length=300, blank=True)

@@ -21,6 +21,8 @@ from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.starting import STEPS
 from devaipod_web.runs.states import State
 from devaipod_web.runs.tools import call_line
+from devaipod_web.targets import queries as targets
+from devaipod_web.targets.choice import Place
 from devaipod_web.templatetags.show import ago
 
 #: Rows of each kind that the page Now shows.
@@ -51,7 +53,7 @@ class Listed:
     """A run in a list, with its place in the queue and the words for the step of starting that it is in."""
 
     run: Run
-    place: int | None
+    place: str
     step: str
 
 
@@ -64,13 +66,15 @@ class Question:
 
 
 def listed(runs: Iterable[Run]) -> list[Listed]:
-    """Runs as lists show them; one query for all the places in the queue."""
+    """Runs as lists show them; few queries for all the places in the queue."""
     rows = list(runs)
-    places: dict[int, int] = {}
+    places: dict[int, list[Place]] = {}
     if any(run.state == State.QUEUED for run in rows):
-        queue = Run.objects.filter(state=State.QUEUED).order_by("queued_at", "pk")
-        places = {pk: place for place, pk in enumerate(queue.values_list("pk", flat=True), 1)}
-    return [Listed(run, places.get(run.pk), STEPS.get(run.step, run.step)) for run in rows]
+        places = targets.all_queue_places()
+    return [
+        Listed(run, targets.words(places.get(run.pk, [])), STEPS.get(run.step, run.step))
+        for run in rows
+    ]
 
 
 @dataclass(frozen=True)

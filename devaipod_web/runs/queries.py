@@ -36,17 +36,9 @@ def pod_to_enter(run: Run) -> RunPod | None:
     return pods.order_by("-attempt").first()
 
 
-def queue_place(run: Run) -> int | None:
-    """The run's place in the queue, from 1, or None when it is not queued."""
-    if run.state != State.QUEUED or run.queued_at is None:
-        return None
-    before = Q(queued_at__lt=run.queued_at) | Q(queued_at=run.queued_at, pk__lt=run.pk)
-    return Run.objects.filter(before, state=State.QUEUED).count() + 1
-
-
 def rows() -> QuerySet[Run]:
     """Runs with what a row of a list shows."""
-    return Run.objects.select_related("project", "owner", "provider", "review")
+    return Run.objects.select_related("project", "owner", "provider", "review", "target")
 
 
 def list_runs(

@@ -11,9 +11,15 @@ from devaipod_web.forges.errors import ForgeError
 from devaipod_web.llm import fit
 from devaipod_web.llm.models import ProviderKind
 from devaipod_web.projects.models import PermissionPolicy, Project
+from devaipod_web.runs import tabs
 from devaipod_web.runs.supervisor import image
+from devaipod_web.targets import queries as targets
+from devaipod_web.targets.models import Target
 from pods.command import COMMAND
 from pods.errors import BackendError
+
+#: From the surest to the weakest.
+NETWORKS = list(tabs.Network)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Reach:
     forge_read: str
     forge_write: str
     policy: str
+    #: The targets that the run may go to, the first choice first, and what holds its pod to its network on the weakest of them.
+    targets: str
+    network: tabs.Network
     notes: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -44,6 +53,11 @@ def of(project: Project, given: Mapping[str, str]) -> Reach:
     misfit = fit.misfit(agent, who)
     policy = str(given.get("permission_policy", "")) or project.permission_policy
     labels = dict(PermissionPolicy.choices)
+    order = _targets(project, str(given.get("target", ""))[:40])
+    network = max(
+        (tabs.network(row) for row in order), key=NETWORKS.index, default=tabs.Network.NONE
+    )
+    notes += _network_notes(order)
     if is_demo:
         models, models_whence = ProviderKind.DEMO.label, "this installation"
     else:
@@ -63,8 +77,28 @@ def of(project: Project, given: Mapping[str, str]) -> Reach:
         forge_read=f"read {project.name}, {project.upstream_branch}",
         forge_write="push to its own branch on the staging forge",
         policy=labels.get(policy, policy),
+        targets=", then ".join(row.name for row in order) or "none: add a target first",
+        network=network,
         notes=notes,
     )
+
+
+def _targets(project: Project, asked: str) -> list[Target]:
+    found = targets.find(asked) if asked else None
+    return [found] if found is not None else targets.order_of(project)
+
+
+def _network_notes(order: list[Target]) -> list[tuple[str, str]]:
+    notes = []
+    for row in order:
+        kind = tabs.network(row)
+        if kind is tabs.Network.OPEN:
+            text = f"{row.name} does not enforce network policies: a pod there reaches whatever the cluster's network reaches."
+            notes.append(("warning", text))
+        elif kind is tabs.Network.UNKNOWN:
+            text = f"It is not known whether {row.name} enforces network policies."
+            notes.append(("warning", text))
+    return notes
 
 
 def _own_image(project: Project, name: str) -> tuple[str, str, list[tuple[str, str]]]:

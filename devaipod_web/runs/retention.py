@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +23,11 @@ from devaipod_web.runs import events
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.supervisor.pod_spec import volume_name
+from devaipod_web.targets.models import Target
 from pods.backend import ContainerBackend
 from pods.spec import VolumeKind
+
+BackendOf = Callable[[Target | None], ContainerBackend]
 
 log = structlog.get_logger("devaipod.retention")
 
@@ -98,8 +102,8 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-async def apply(items: list[Item], backend: ContainerBackend) -> list[Item]:
-    """Remove what was planned and return what went. A run that has gone on since is left alone.
+async def apply(items: list[Item], backend_of: BackendOf) -> list[Item]:
+    """Remove what was planned and return what went. A run that has gone on since is left alone. `backend_of` gives a target's backend.
 
     What a killed process left half removed is planned again the next time. Raises BackendError when volumes can't be removed.
     """
@@ -110,8 +114,9 @@ async def apply(items: list[Item], backend: ContainerBackend) -> list[Item]:
         if item.what == LOGS:
             await asyncio.to_thread(shutil.rmtree, home.run_logs_dir(item.run), ignore_errors=True)
         else:
-            for name in item.names:
-                await backend.remove_volume(name)
+            for target in await db.read(targets_of, item.run):
+                for name in item.names:
+                    await backend_of(target).remove_volume(name)
         await db.write(_note, item)
         log.info("retention.removed", what=item.what, run=item.run, bytes=item.bytes)
         done.append(item)
@@ -142,11 +147,17 @@ def _note(item: Item) -> None:
     Run.objects.filter(pk=run.pk).update(last_event_at=last)
 
 
-async def run_daily(backend: ContainerBackend) -> None:
+def targets_of(run_key: str) -> list[Target | None]:
+    """The targets at which a run had pods; None for podman where it is older than targets. Blocking."""
+    pods = RunPod.objects.filter(run__key=run_key).select_related("target")
+    return list({pod.target_id: pod.target for pod in pods}.values()) or [None]
+
+
+async def run_daily(backend_of: BackendOf) -> None:
     """The daily task: plan, then apply."""
     items = await asyncio.get_running_loop().run_in_executor(None, _plan_in_thread)
     if items:
-        await apply(items, backend)
+        await apply(items, backend_of)
 
 
 def _plan_in_thread() -> list[Item]:

@@ -16,12 +16,13 @@ from devaipod_web.budgets import pace
 from devaipod_web.budgets.pace import Pace
 from devaipod_web.llm import demo
 from devaipod_web.reviews.models import Review
-from devaipod_web.runs import events, queries
+from devaipod_web.runs import events
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run, RunEvent
 from devaipod_web.runs.services.pause import PAUSABLE, held_by
 from devaipod_web.runs.starting import steps_of
 from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.transcript import CONTINUES, Item, Transcript, plan_entries
+from devaipod_web.targets import queries as targets
 from pods.sidecar.protocol import EventKind
 
 #: Events that one window is folded from, and items of it that a page shows.
@@ -204,7 +205,7 @@ def facts(run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "review": review,
-        "place": queries.queue_place(run),
+        "place": targets.words(targets.queue_places(run), long=True),
         "is_ended": ended,
         "is_demo": run.provider_id is None and run.model == demo.MODEL,
         "may_cancel": run.state in (State.RUNNING, State.WAITING)
@@ -230,7 +231,7 @@ def _elapsed(run: Run) -> float | None:
 def find(key: str) -> Run | None:
     """A run with what its header says."""
     return (
-        Run.objects.select_related("project", "owner", "provider")
+        Run.objects.select_related("project", "owner", "provider", "target")
         .filter(key=key)
         .first()
     )  # fmt: skip

@@ -37,12 +37,13 @@ WORKING = frozenset({State.RUNNING, State.WAITING, State.PAUSED})
 _STOPS = {State.STOPPED, State.FAILED, State.TIMED_OUT}
 
 #: From each state, the states that a run may move to. `preparing` from an active state is a new attempt
-#: after a pod was lost; `queued` from an ended one is a follow-up prompt, from `paused` a resumption whose pod is gone.
+#: after a pod was lost; `queued` from an ended one is a follow-up prompt, from `paused` a resumption whose pod is gone, from `preparing`
+#: and `starting` a run whose target had no room after all.
 #: `succeeded` from `paused` is for commands, which run on.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.PREPARING, *_STOPS}),
     State.PREPARING: frozenset({State.STARTING, State.QUEUED, *_STOPS}),
-    State.STARTING: frozenset({State.RUNNING, State.PREPARING, *_STOPS}),
+    State.STARTING: frozenset({State.RUNNING, State.PREPARING, State.QUEUED, *_STOPS}),
     State.RUNNING: frozenset(
         {State.WAITING, State.PAUSED, State.SUCCEEDED, State.PREPARING, *_STOPS}
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ from devaipod_web.reviews import diff
 from devaipod_web.reviews.diff import Diff
 from devaipod_web.runs import events, logs, logs_hub
 from devaipod_web.runs.models import PermissionRequest, Run, RunEvent
+from devaipod_web.targets.models import Target
 from pods.sidecar.protocol import EventKind
 
 #: Lines of a log that a page shows at first; the page keeps 5,000.
@@ -152,6 +154,25 @@ class Access:
     refused: list[dict[str, Any]]
     permissions: list[PermissionRequest]
     pushes: list[dict[str, Any]]
+    network: Network
+
+
+class Network(StrEnum):
+    """What holds a run's pod to the network that it may reach, from the surest to nothing."""
+
+    NONE = "none"  # it has none of its own (podman)
+    ENFORCED = "enforced"  # the cluster's network policies
+    UNKNOWN = "unknown"  # not known whether the cluster enforces them
+    OPEN = "open"  # nothing: the cluster does not enforce them
+
+
+def network(target: Target | None) -> Network:
+    """What holds the pods of a target to their network."""
+    if target is None or target.is_podman:
+        return Network.NONE
+    if target.policies_enforced is None:
+        return Network.UNKNOWN
+    return Network.ENFORCED if target.policies_enforced else Network.OPEN
 
 
 def access(run: Run) -> Access:
@@ -179,6 +200,7 @@ def access(run: Run) -> Access:
             .order_by("-asked_at")[:REFUSED_SHOWN]
         ),
         pushes=[_told(row) for row in staged.order_by("-seq")[:REFUSED_SHOWN]],
+        network=network(run.target),
     )
 
 

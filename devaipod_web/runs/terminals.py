@@ -57,7 +57,7 @@ class End:
 
 def find(name: str) -> RunPod | None:
     """The pod of this name among this installation's rows, with its run. Blocking."""
-    return RunPod.objects.select_related("run").filter(name=name).first()
+    return RunPod.objects.select_related("run", "target").filter(name=name).first()
 
 
 def refusal(pod: RunPod) -> End | None:

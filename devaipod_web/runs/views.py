@@ -162,6 +162,7 @@ def _launch(request: HttpRequest, form: LaunchForm) -> Run | None:
             model=data.get("model", ""),
             permission_policy=data["permission_policy"],
             wall_seconds=data["wall"],
+            target=data.get("target", ""),
             idempotency_key=data["idempotency_key"] or None,
         )
     except RunError as error:

@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pods.sidecar import fifo, leftovers
+from pods.sidecar import fifo, leftovers, making
 from pods.sidecar.gitrun import GitFailed
 from pods.sidecar.link import Link, Refused
+from pods.sidecar.making import OUTPUT_CHARACTERS, folder
 from pods.sidecar.outbox import MAX_BYTES, Outbox
 from pods.sidecar.process import NotRead, Process
 from pods.sidecar.protocol import COMMAND, CommandKind, EventKind, RunConfig, Tokens
@@ -42,11 +43,6 @@ ORPHAN_SECONDS = 120
 STOP_CANCEL_SECONDS = 10
 #: After SIGTERM the container has its own grace; staging must fit into it.
 TERM_CANCEL_SECONDS = 2
-OUTPUT_CHARACTERS = 4000
-
-
-def _folder(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable, default))
 
 
 def read_tokens(folder: Path) -> Tokens:
@@ -66,9 +62,9 @@ class Sidecar:
     """One attempt of a run."""
 
     def __init__(self, tokens: Tokens) -> None:
-        state_dir = _folder("DEVAIPOD_STATE_DIR", STATE_DIR)
+        state_dir = folder("DEVAIPOD_STATE_DIR", STATE_DIR)
         # Numbers belong to the attempt, and so does its token.
-        name = hashlib.sha256(tokens.control.encode()).hexdigest()[:16]
+        self.attempt = name = hashlib.sha256(tokens.control.encode()).hexdigest()[:16]
         self.state = State(state_dir / "state.json")
         self.outbox = Outbox(
             state_dir / "outbox" / name,
@@ -151,7 +147,7 @@ class Sidecar:
         # The SDK takes most of a second to import (pydantic builds its models): not while the clone passes through this
         # process, but when it is known over there that the agent may start, and while it does.
         await self.outbox.wait_acked(TOLD_SECONDS)
-        stdio = _folder("DEVAIPOD_STDIO_DIR", STDIO_DIR)
+        stdio = folder("DEVAIPOD_STDIO_DIR", STDIO_DIR)
         if config["agent"] == COMMAND:
             serving = self._serve_command(stdio)
         else:
@@ -187,46 +183,10 @@ class Sidecar:
     # --- the workspace --------------------------------------------------------------------------------------
 
     async def _make_workspace(self, config: RunConfig) -> bool:
-        started = time.monotonic()
-        folder = Path(os.environ.get("DEVAIPOD_WORKSPACE", config["workspace"]))
-        remote = f"http://127.0.0.1:{self.proxy.port}{config['remote']}"
-        tokens = _folder("DEVAIPOD_TOKEN_DIR", TOKEN_DIR)
-        self.workspace = Workspace(
-            config,
-            folder=folder,
-            own=self.own,
-            remote=remote,
-            secrets=(tokens / "control", tokens / "data"),
+        self.workspace = making.workspace_of(config, own=self.own, port=self.proxy.port)
+        return await making.make(
+            self.workspace, state=self.state, outbox=self.outbox, attempt=self.attempt
         )
-        resumed = config["resume"] or self.state.cloned
-        head = config["base"]
-        try:
-            fifo.make(_folder("DEVAIPOD_STDIO_DIR", STDIO_DIR))
-            if not resumed:
-                head = await self.workspace.clone()
-                self.state.cloned = True
-                self.state.save()
-        except (GitFailed, OSError) as error:
-            output = getattr(error, "output", "") or str(error)
-            await self.outbox.put(
-                EventKind.WORKSPACE_FAILED,
-                {
-                    "message": f"the clone of the repository into the workspace failed ({error})",
-                    "next_step": "Check that the base branch exists and fits into the project's workspace size.",
-                    "output": output[-OUTPUT_CHARACTERS:],
-                },
-            )
-            return False
-        await self.outbox.put(
-            EventKind.WORKSPACE_READY,
-            {
-                "head": head,
-                "branch": config["branch"],
-                "resumed": resumed,
-                "seconds": round(time.monotonic() - started, 3),
-            },
-        )
-        return True
 
     async def _stage(self, turn: int, *, again: bool = True) -> None:
         """Bring the work to the staging forge and say so; failing to is said as well, and nothing is lost by it.
@@ -494,17 +454,22 @@ def _import_acp() -> None:
 
 def main() -> int:
     """Run one attempt; the container's exit code."""
+    return begin(Sidecar)
+
+
+def begin(kind: type[Sidecar]) -> int:
+    """Run the sidecar, or the part of it that `kind` is; the container's exit code."""
     os.umask(0o007)
     if shutil.which("git") is None:
         print("git is not in the sidecar's image", flush=True)
         return EXIT_NO_WORKSPACE
     try:
-        tokens = read_tokens(_folder("DEVAIPOD_TOKEN_DIR", TOKEN_DIR))
+        tokens = read_tokens(folder("DEVAIPOD_TOKEN_DIR", TOKEN_DIR))
     except OSError as error:
         print(f"the run's tokens cannot be read: {error}", flush=True)
         return EXIT_REFUSED
 
     async def live() -> int:
-        return await Sidecar(tokens).run()
+        return await kind(tokens).run()
 
     return asyncio.run(live())

@@ -11,12 +11,14 @@ from typing import Any
 class State:
     """Facts that outlive the process: the workspace is cloned, the ACP session, which commands were done.
 
-    `ended` is of a run that executes a command: {exit_code} once that has ended, so that no later attempt executes it again.
+    `prepared` names the attempt whose workspace was made and told of. `ended` is of a run that executes a command: {exit_code} once
+    that has ended, so that no later attempt executes it again.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cloned = False
+        self.prepared = ""
         self.session_id = ""
         self.done: set[int] = set()
         self.ended: dict[str, Any] = {}
@@ -25,6 +27,7 @@ class State:
         except (OSError, ValueError):
             return
         self.cloned = bool(kept.get("cloned"))
+        self.prepared = str(kept.get("prepared", ""))
         self.session_id = str(kept.get("session_id", ""))
         self.done = {int(number) for number in kept.get("done", [])}
         self.ended = dict(kept.get("ended", {}))
@@ -35,6 +38,7 @@ class State:
         text = json.dumps(
             {
                 "cloned": self.cloned,
+                "prepared": self.prepared,
                 "session_id": self.session_id,
                 "done": sorted(self.done),
                 "ended": self.ended,

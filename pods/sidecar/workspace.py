@@ -61,9 +61,10 @@ class Workspace:
         self.remote = remote
         self.branch = f"refs/heads/{config['branch']}"
 
-    async def clone(self) -> str:
+    async def clone(self, *, from_staged: bool = False) -> str:
         """Put the base commit onto the run's branch in the empty workspace and return the commit. Raises GitFailed.
 
+        `from_staged`: what an earlier attempt staged instead, where it has staged anything.
         `git init` and a fetch rather than `git clone`: the folder is a mount point and may hold the remains of a clone that was
         killed, which go first.
         """
@@ -84,6 +85,8 @@ class Workspace:
             seconds=CLONE_SECONDS,
         )
         base = config["base"]
+        if from_staged:
+            base = await self._staged() or base
         await git("reset", "--quiet", "--hard", base, cwd=self.folder, seconds=CLONE_SECONDS)
         for key, value in (
             ("user.name", config["author_name"]),
@@ -94,6 +97,15 @@ class Workspace:
         ):
             await git("config", key, value, cwd=at)
         return (await git("rev-parse", "HEAD", cwd=at)).decode().strip()
+
+    async def _staged(self) -> str:
+        """The commit of the run's branch at the staging forge; empty where nothing was staged."""
+        branch = f"refs/remotes/origin/{self.config['branch']}"
+        found = await git(
+            "for-each-ref", "--format=%(objectname) %(refname)", branch, cwd=self.folder
+        )
+        rows = (line.partition(" ") for line in found.decode().splitlines())
+        return next((commit for commit, _, name in rows if name == branch), "")
 
     def _empty(self) -> None:
         for path in self.folder.iterdir():

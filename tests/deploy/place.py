@@ -104,7 +104,7 @@ class Place:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call the API with the token that `migrate` left. Raises ApiError with the problem document."""
-        self.token = self.token or self.exec("cat", "/var/lib/devaipod/cli.token").strip()
+        self.token = self.token or self.exec("cat", "/var/lib/devaipod/home/cli.token").strip()
         request = urllib.request.Request(
             f"{self.url}/api/devaipod{path}",
             method=method,

@@ -69,6 +69,13 @@ def test_the_command_inside_speaks_with_the_server(place: Place):
     assert {health[name] for name in ("web", "gateway", "database", "staging")} == {"ok"}
 
 
+def test_the_doctor_finds_nothing_that_a_cluster_need_not_have(place: Place):
+    found = json.loads(place.exec("devaipod", "doctor", "--json", check=False))
+    # This cluster's network plugin enforces nothing, and that is said until it is known.
+    about = {one["code"] for one in found}
+    assert about <= {"policies-not-enforced", "policies-unknown", "target-down", "disk-low"}
+
+
 def test_a_person_signs_in_by_the_link_and_the_page_opens(place: Place, chromium: Browser):
     page = chromium.new_context(base_url=place.url).new_page()
     troubles: list[str] = []
@@ -151,11 +158,13 @@ def test_its_token_lets_it_list_pods_from_inside_and_no_secrets(place: Place):
 
 def test_a_new_pod_takes_up_the_state_of_the_old_one(place: Place):
     before = place.pod()["metadata"]["name"]
-    identity = json.loads(place.exec("cat", "/var/lib/devaipod/installation.json"))["id"]
+    identity = json.loads(place.exec("cat", "/var/lib/devaipod/home/installation.json"))["id"]
     kubectl("delete", "pod", before, "-n", INFRA, timeout=90)
     wait(lambda: place.pod()["metadata"]["name"] != before, 60, "another pod")
     place.wait_until_ready()
     place.forward()
-    assert json.loads(place.exec("cat", "/var/lib/devaipod/installation.json"))["id"] == identity
+    assert (
+        json.loads(place.exec("cat", "/var/lib/devaipod/home/installation.json"))["id"] == identity
+    )
     said = kubectl("logs", DEPLOYMENT, "-n", INFRA, "-c", "migrate")
     assert "Applied" not in said

@@ -29,9 +29,12 @@ PAGES = {
     "services": "/services/",
     "project": "/projects/courier/",
     "project-settings": "/projects/courier/settings/",
+    "project-targets": "/projects/courier/settings/targets/",
     "project-new": "/projects/new/",
     "providers": "/providers/",
     "provider-new": "/providers/new/",
+    "targets": "/targets/",
+    "target-new": "/targets/new/",
     "people": "/people/",
     "tokens": "/tokens/",
     "account": "/account/",
@@ -230,6 +233,7 @@ def test_every_page_is_seen_and_accessible(
         "run-access": f"/runs/{run}/access/",
         "review": f"/reviews/{review}/",
         "review-commits": f"/reviews/{review}/commits/",
+        "target": f"/targets/{place.api('GET', '/targets')[0]['key']}/",
     }
     context = chromium.new_context(
         base_url=place.url,

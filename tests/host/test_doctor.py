@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +48,13 @@ def test_it_finds_that_podman_and_git_are_missing(own_home, programs):
     assert found["git-missing"].severity is Severity.ERROR
     assert found["chromium-missing"].severity is Severity.NOTE
     assert next(iter(doctor.check(own_home))).severity is Severity.ERROR
+
+
+def test_a_host_whose_runs_all_go_to_clusters_need_not_have_podman(own_home, programs, monkeypatch):
+    monkeypatch.setenv("DEVAIPOD_PODMAN", "off")
+    found = codes(own_home)
+    assert "git-missing" in found
+    assert not [code for code in found if code.startswith(("podman", "sub", "newuidmap", "image"))]
 
 
 def test_it_finds_a_podman_and_a_git_that_are_too_old(own_home, programs):
@@ -167,6 +176,37 @@ def test_it_finds_a_user_without_subordinate_ids(tmp_path_factory):
         shutil.rmtree(folder)
     assert "usermod --add-subuids" in found["subuid"]["mend"]
     assert "hard bound" in found["no-bounds-rootless"]["what"]
+
+
+def test_it_finds_clusters_that_are_away_or_do_not_hold_pods_to_their_network(own_home, programs):
+    """As the server left its rows: `make doctor` reads them without Django."""
+    with contextlib.closing(sqlite3.connect(own_home / "db.sqlite3")) as database:
+        database.execute(
+            "CREATE TABLE targets_target (name, kind, enabled, health, error, next_step, policies_enforced)"
+        )
+        rows = [
+            ("podman", "podman", 1, "down", "away", "", None),
+            ("open", "kubernetes", 1, "ok", "", "", 0),
+            ("held", "kubernetes", 1, "ok", "", "", 1),
+            ("new", "kubernetes", 1, "unknown", "", "", None),
+            ("gone", "kubernetes", 1, "down", "no route.", "Look there.", None),
+            ("off", "kubernetes", 0, "down", "no route.", "", 0),
+        ]
+        database.executemany("INSERT INTO targets_target VALUES (?,?,?,?,?,?,?)", rows)
+        database.commit()
+    found = [
+        (one.code, one.what, one.mend)
+        for one in doctor.check(own_home)
+        if one.code.startswith(("target-", "policies-"))
+    ]
+    assert [code for code, _, _ in found] == [
+        "policies-not-enforced",
+        "policies-unknown",
+        "target-down",
+    ]
+    assert "open does not enforce" in found[0][1]
+    assert "cluster new" in found[1][1]
+    assert found[2][1:] == ("The cluster gone does not answer: no route.", "Look there.")
 
 
 def test_the_documentation_names_every_finding():

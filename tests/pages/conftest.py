@@ -101,7 +101,7 @@ def page(client):
 def post(client):
     """Send a form as somebody; the answer after its redirects."""
 
-    def send(person, name, *args, htmx=False, **data):
+    def send(person, name, /, *args, htmx=False, **data):
         client.force_login(person)
         headers = {"HX-Request": "true"} if htmx else {}
         return client.post(reverse(name, args=args), data, follow=True, headers=headers)

@@ -83,7 +83,7 @@ class LookTests:
         spec = with_agent(kit.spec(), health_argv=("sleep", "60"))
         await kit.up(spec)
         began = time.monotonic()
-        assert not await kit.backend.check_health(spec.name, AGENT)
+        assert await kit.backend.check_health(spec.name, AGENT) is kit.gives.runs_checks
         assert time.monotonic() - began < 20
 
 
@@ -95,15 +95,17 @@ class ImageTests:
         found = await kit.backend.image(spec.agent.image)
         assert found is not None
         assert (found.user, found.home) == ("1000:1000", "/home/agent")
-        assert found.env["HOME"] == "/home/agent"
-        assert found.size_bytes > 100 * MIB
+        if kit.gives.has_store:
+            assert found.env["HOME"] == "/home/agent"
+            assert found.size_bytes > 100 * MIB
 
     async def test_an_image_that_is_there_is_not_pulled(self, kit: Kit) -> None:
         spec = kit.spec()
         assert await kit.backend.pull(spec.agent.image) == await kit.backend.image(spec.agent.image)
 
     async def test_a_registry_that_cannot_be_reached_is_told_within_seconds(self, kit: Kit) -> None:
-        assert await kit.backend.image("registry.invalid/acme/tool:1") is None
+        found = await kit.backend.image("registry.invalid/acme/tool:1")
+        assert (found is None) is kit.gives.has_store
         began = time.monotonic()
         with pytest.raises(ImageMissing, match=r"registry\.invalid/acme/tool:1") as error:
             await kit.backend.pull("registry.invalid/acme/tool:1", print)

@@ -38,7 +38,8 @@ class StreamTests:
         await kit.until_exited(spec)
         lines = await kit.said(spec)
         said = {(line.stream, line.text) for line in lines if not line.partial}
-        assert {("stdout", b"out"), ("stderr", b"err")} <= said
+        errors = "stderr" if kit.gives.tells_streams else "stdout"
+        assert {("stdout", b"out"), (errors, b"err")} <= said
         assert b"no newline" in {line.text for line in lines}
         assert all(before <= line.at <= datetime.now(UTC) for line in lines)
         assert not any(line.gap for line in lines)
@@ -90,14 +91,14 @@ class StreamTests:
                 if line.text:  # an unbuffered print writes the newline by itself
                     late.append(time.time() - float(line.text))
         assert len(late) == 40
-        assert sorted(late[5:])[len(late[5:]) // 2] < 0.05
+        assert sorted(late[5:])[len(late[5:]) // 2] < kit.gives.follow_seconds
 
     async def test_following_starts_before_the_container_does(self, kit: Kit) -> None:
         spec = kit.spec("echo first; exit 0")
         await kit.backend.create_pod(spec)
         reading = asyncio.create_task(kit.said(spec, follow=True))
         await asyncio.sleep(0.3)
-        await kit.backend.start(spec.name, AGENT)
+        await kit.start(spec)
         assert [line.text for line in await asyncio.wait_for(reading, 15)] == [b"first"]
 
     async def test_a_log_beyond_its_limit_is_followed_whole_or_says_where_it_is_not(
@@ -112,6 +113,8 @@ class StreamTests:
         if not any(line.gap for line in lines):
             assert [int(text.split()[0]) for text in whole(lines)] == list(range(60_000))
         assert whole(lines)[-1].startswith(b"59999 ")
+        if not kit.gives.log_limit:
+            return
         late = await kit.said(spec, since=lines[0].cursor)
         assert late[0].gap
         assert whole(late)[-1].startswith(b"59999 ")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from pods.backend import ContainerBackend
@@ -23,6 +24,7 @@ from pods.spec import (
     LogLine,
     Mount,
     Phase,
+    Placement,
     PodSpec,
     PodState,
     VolumeKind,
@@ -38,17 +40,75 @@ TMP_BYTES = 16 * MIB
 LIMITS = Limits(memory_bytes=128 * MIB, cpus=0.5, pids=64, log_bytes=16 * MIB)
 #: Does nothing and ends at once on SIGTERM, as the product's programs do.
 IDLE = "trap 'exit 0' TERM; sleep 1000 & wait"
+#: Stands for the making of the workspace on a cluster: ends when it is told to.
+OPEN = 'touch "$DEVAIPOD_STATE_DIR/open"'
+GATE = (
+    "trap 'exit 6' TERM; "
+    'until [ -e "$DEVAIPOD_STATE_DIR/open" ]; do sleep 0.05; done; rm -f "$DEVAIPOD_STATE_DIR/open"'
+)
+
+
+@dataclass(frozen=True)
+class Gives:
+    """What a backend gives beyond the contract's words, or in its own way; the suite asserts exactly this.
+
+    `bounded_volumes`: a volume is full at its size. `cgroup_limits`, `process_limit`: what a container is held to. `bounded_tmp`: so is
+    its scratch folder. `namespaces`: those that the two containers share. `interfaces` of the pod's network. `kept`: kinds of volumes
+    that outlive a pod. `users`: what is asked for, and the uid and gid that it becomes. `clock`: the grain of its times.
+    `has_store`: images are looked into before a pod is made of them. `runs_checks`: health checks run by themselves.
+    `tells_streams`: a log's line says which stream it is of. `log_limit`: a container's log is bounded by its own limit.
+    """
+
+    bounded_volumes: bool = True
+    cgroup_limits: bool = True
+    process_limit: bool = True
+    bounded_tmp: bool = True
+    namespaces: frozenset[str] = frozenset({"net"})
+    interfaces: frozenset[str] = frozenset({"lo"})
+    kept: frozenset[VolumeKind] = frozenset(
+        {VolumeKind.WORKSPACE, VolumeKind.HOME, VolumeKind.STATE}
+    )
+    lists_stdio: bool = True
+    users: Mapping[str, tuple[str, str]] = field(
+        default_factory=lambda: {"agent": ("1000", "1000"), "1234": ("1234", "0")}
+    )
+    clock: timedelta = timedelta()
+    has_store: bool = True
+    runs_checks: bool = False
+    tells_streams: bool = True
+    log_limit: bool = True
+    follow_seconds: float = 0.05
+
+
+PODMAN = Gives()
+ROOTLESS = Gives(bounded_volumes=False)
+KUBERNETES = Gives(
+    bounded_volumes=False,
+    process_limit=False,
+    bounded_tmp=False,
+    namespaces=frozenset({"net", "ipc", "uts"}),
+    interfaces=frozenset({"lo", "eth0"}),
+    kept=frozenset(),
+    lists_stdio=False,
+    users={"agent": ("1000", "1000"), "1234": ("1234", "1234")},
+    clock=timedelta(seconds=1),
+    has_store=False,
+    runs_checks=True,
+    tells_streams=False,
+    log_limit=False,
+)
 
 
 @dataclass
 class Kit:
-    """A backend with what it can do: `bounded_volumes` and `cgroup_limits` say which guarantees this host gives."""
+    """A backend with what it gives, and pods of the product's form for it."""
 
     backend: ContainerBackend
     folder: Path
-    bounded_volumes: bool
-    cgroup_limits: bool
+    gives: Gives
     installation: str = field(default_factory=lambda: f"t{secrets.token_hex(4)}")
+    is_cluster: bool = False
+    placement: Placement = field(default_factory=Placement)
 
     def spec(
         self,
@@ -77,6 +137,7 @@ class Kit:
         )
         workspace = Mount(WORKSPACE, volume=volume(VolumeKind.WORKSPACE))
         tmp = Mount("/tmp", tmpfs_bytes=TMP_BYTES)
+        token = Mount(TOKEN_DIR, host_path=str(tokens), read_only=True)
         return PodSpec(
             name=f"devaipod-shop-{run}-{attempt}",
             labels={**self.labels(run), LABEL_ATTEMPT: str(attempt)},
@@ -105,7 +166,7 @@ class Kit:
                     workspace,
                     Mount(STDIO_DIR, volume=stdio),
                     Mount(STATE_DIR, volume=state),
-                    Mount(TOKEN_DIR, host_path=str(tokens), read_only=True),
+                    *(() if self.is_cluster else (token,)),
                     tmp,
                 ),
                 limits=LIMITS,
@@ -120,7 +181,15 @@ class Kit:
             ),
             infra_image=SIDECAR_IMAGE,
             infra_argv=("catatonit", "-P"),
+            placement=self.placement,
+            secrets={"control": f"token-of-{run}"} if self.is_cluster else {},
+            prepare=("sh", "-c", GATE) if self.is_cluster else (),
         )
+
+    def listed(self, spec: PodSpec) -> set[str]:
+        """Names of the pod's volumes that the backend lists while the pod is there."""
+        kinds = self.gives.kept | ({VolumeKind.STDIO} if self.gives.lists_stdio else set())
+        return {volume.name for volume in spec.volumes if volume.kind in kinds}
 
     def labels(self, run: str = "") -> dict[str, str]:
         """The labels of this test's pods, or of one run's."""
@@ -130,10 +199,19 @@ class Kit:
     async def up(self, spec: PodSpec) -> PodState:
         """Create the pod and start its agent."""
         await self.backend.create_pod(spec)
-        await self.backend.start(spec.name, AGENT)
+        await self.start(spec)
         state = await self.backend.pod(spec.name)
         assert state is not None
         return state
+
+    async def start(self, spec: PodSpec) -> None:
+        """Start the agent: on a cluster it starts by itself as soon as the workspace is there."""
+        if self.is_cluster:
+            state = await self.backend.pod(spec.name)
+            assert state is not None
+            if state.containers[AGENT].phase is Phase.CREATED and not state.containers[AGENT].error:
+                await self.sh(spec, OPEN, container=SIDECAR)
+        await self.backend.start(spec.name, AGENT)
 
     async def sh(self, spec: PodSpec, script: str, *, container: str = AGENT) -> tuple[int, str]:
         """Run a script in a container and return its exit code and output."""

@@ -18,7 +18,7 @@ from pods.podman import PodmanBackend
 from pods.spec import AGENT, SIDECAR
 from tests.pods import services
 from tests.pods.conformance import Conformance
-from tests.pods.kit import Kit
+from tests.pods.kit import PODMAN, Kit
 
 pytestmark = [pytest.mark.podman, pytest.mark.slow]
 
@@ -34,7 +34,7 @@ def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 async def kit(socket: Path, tmp_path: Path) -> AsyncIterator[Kit]:
     """A backend whose pods and volumes are gone afterwards."""
     backend = PodmanBackend(socket, installation="test", volumes_dir=tmp_path / "volumes")
-    kit = Kit(backend, tmp_path / "files", bounded_volumes=True, cgroup_limits=True)
+    kit = Kit(backend, tmp_path / "files", PODMAN)
     kit.folder.mkdir()
     yield kit
     await kit.clear()

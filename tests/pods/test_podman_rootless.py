@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from devaipod_web.host.facts import look
 from pods.podman import PodmanBackend
 from tests.pods import services
 from tests.pods.conformance import Conformance
-from tests.pods.kit import Kit
+from tests.pods.kit import ROOTLESS, Kit
 
 pytestmark = [pytest.mark.podman, pytest.mark.slow]
 
@@ -29,7 +30,7 @@ async def kit(socket: Path, tmp_path: Path) -> AsyncIterator[Kit]:
     backend = PodmanBackend(socket, installation="test", volumes_dir=tmp_path / "volumes")
     files = socket.parent / f"files-{tmp_path.name}"
     files.mkdir()
-    kit = Kit(backend, files, bounded_volumes=False, cgroup_limits=look().cgroups == "v2")
+    kit = Kit(backend, files, replace(ROOTLESS, cgroup_limits=look().cgroups == "v2"))
     yield kit
     await kit.clear()
     await backend.close()

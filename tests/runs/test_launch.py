@@ -7,8 +7,8 @@ from django.db import connection
 
 from devaipod_web.runs.errors import BadRequest
 from devaipod_web.runs.models import Run, RunCommand
-from devaipod_web.runs.queries import queue_place
 from devaipod_web.runs.services.launch import launch, title_of
+from devaipod_web.targets.queries import queue_places
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,7 +71,7 @@ def test_an_archived_project_takes_no_run(project, ada):
 
 def test_places_in_the_queue_are_counted_from_one(project, ada):
     runs = [launch(project, ada, task=str(n)) for n in range(3)]
-    assert [queue_place(run) for run in runs] == [1, 2, 3]
+    assert [queue_places(run)[0].place for run in runs] == [1, 2, 3]
 
 
 def test_a_title_is_cut_at_a_word():

@@ -384,7 +384,7 @@ async def test_retention_removes_the_volumes_of_an_old_run_and_a_prompt_starts_f
     await db.write(Run.objects.filter(pk=run.pk).update, ended_at=old)
     items = await db.read(retention.plan)
     assert [item.what for item in items] == ["volumes"]
-    await retention.apply(items, place.backend)
+    await retention.apply(items, lambda _: place.backend)
     labels = {LABEL_RUN: run.key}
     assert await place.backend.volumes(labels) == []
     await db.write(prompt, ended, owner, "write b.txt 2")

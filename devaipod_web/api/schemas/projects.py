@@ -10,11 +10,13 @@ from ninja import Field, Schema
 from devaipod_web.api.schemas.common import Body, doc, optional
 from devaipod_web.llm.models import ProviderKind
 from devaipod_web.projects.models import Project
+from devaipod_web.projects.placement import MAX_LINES
 from devaipod_web.projects.rules import BOUNDS
 
 DEMO_LABEL = ProviderKind.DEMO.label
 
 Policy = Literal["ask", "allow"]
+Workspace = Literal["emptydir", "pvc"]
 
 #: Field → (description, example): said once for what is sent and what is answered.
 ABOUT: dict[str, tuple[str, Any]] = {
@@ -46,6 +48,22 @@ ABOUT: dict[str, tuple[str, Any]] = {
         "The image that the project's CI publishes, with {owner}, {repo} and {branch}; or empty.",
         "registry.example/{owner}/{repo}-devcontainer:{branch}",
     ),
+    "workspace": (
+        "What a workspace lies on in a cluster: `emptydir` goes with the pod, `pvc` is kept for follow-ups.",
+        "emptydir",
+    ),
+    "storage_class": ("The storage class of that volume; empty: the cluster's default.", ""),
+    "runtime_class": ("The runtime class of its pods on a cluster; empty: its default.", ""),
+    "targets": (
+        "Targets of its runs, the first choice first: keys in answers, keys or names when sent. Empty: podman, else the oldest.",
+        [],
+    ),
+    "node_selector": ("Labels that a cluster's node must have, `key=value` each.", ["disk=ssd"]),
+    "tolerations": (
+        "Taints that its pods tolerate: `key=value:Effect`, `key:Effect` or `key` each.",
+        ["agents=only:NoSchedule"],
+    ),
+    "image_pull_secrets": ("Secrets of a cluster's namespace for pulling images.", []),
     "wall_seconds": ("How long a run may take, in seconds", 7200),
     "memory_bytes": ("The agent container's memory, in bytes", 3221225472),
     "cpus": ("The agent container's CPUs", 2.0),
@@ -96,6 +114,13 @@ class ProjectOut(Schema):
     pids: int = about("pids")
     workspace_bytes: int = about("workspace_bytes")
     workspace_inodes: int = about("workspace_inodes")
+    targets: list[str] = about("targets")
+    node_selector: list[str] = about("node_selector")
+    tolerations: list[str] = about("tolerations")
+    runtime_class: str = about("runtime_class")
+    image_pull_secrets: list[str] = about("image_pull_secrets")
+    workspace: Workspace = about("workspace")
+    storage_class: str = about("storage_class")
     is_sample: bool = doc("Whether it works on the demo's own repository.", False)
     created_at: datetime = doc("When it was made, RFC 3339.", "2026-11-01T09:30:00Z")
     archived_at: datetime | None = doc("When it was archived, or null.", None)
@@ -133,6 +158,13 @@ class ProjectSettings(Body):
     pids: int | None = settable("pids")
     workspace_bytes: int | None = settable("workspace_bytes")
     workspace_inodes: int | None = settable("workspace_inodes")
+    targets: list[str] | None = settable("targets", max_length=MAX_LINES)
+    node_selector: list[str] | None = settable("node_selector", max_length=MAX_LINES)
+    tolerations: list[str] | None = settable("tolerations", max_length=MAX_LINES)
+    runtime_class: str | None = settable("runtime_class", max_length=253)
+    image_pull_secrets: list[str] | None = settable("image_pull_secrets", max_length=MAX_LINES)
+    workspace: Workspace | None = settable("workspace")
+    storage_class: str | None = settable("storage_class", max_length=253)
 
 
 class ProjectIn(ProjectSettings):

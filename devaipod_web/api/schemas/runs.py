@@ -10,8 +10,8 @@ from ninja import Field, Schema
 from devaipod_web.api.paperclip import PaperclipIn
 from devaipod_web.api.schemas.common import Body, Money, RunState, amount, doc, optional
 from devaipod_web.api.schemas.projects import DEMO_LABEL, Policy
+from devaipod_web.api.schemas.targets import QueuePlaceOut
 from devaipod_web.llm import demo
-from devaipod_web.runs import queries
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.services.command import (
     MAX_LABELS,
@@ -28,6 +28,7 @@ from devaipod_web.runs.services.launch import (
 from devaipod_web.runs.services.pause import held_by
 from devaipod_web.runs.services.prompt import MAX_PROMPT_CHARACTERS
 from devaipod_web.runs.states import State
+from devaipod_web.targets.queries import queue_places
 
 WHEN = "2026-11-24T20:14:03.512Z"
 
@@ -85,6 +86,12 @@ class RunIn(CommandIn, Labelled, PaperclipIn):
     agent: str = doc("The agent profile; empty: the project's.", "", "", max_length=40)
     provider: str | None = optional("A provider's key; null: the project's.", None, max_length=40)
     model: str = doc("The model; empty: the project's.", "", "", max_length=200)
+    target: str = doc(
+        "Where it is to run: a target's name or key; empty: as the project says.",
+        "",
+        "",
+        max_length=40,
+    )
     permission_policy: Literal["", "ask", "allow"] = doc(
         "What happens when the agent asks; empty: as the project says.", "ask", ""
     )
@@ -139,6 +146,9 @@ class RunBrief(Schema):
     unpriced_calls: int = doc("Calls to models whose price is not known.", 0)
     labels: dict[str, str] = doc("Its labels.", {"ticket": "PAY-118"})
     review: str | None = doc("The key of its review, or null.", None)
+    target: str | None = doc(
+        "Where it is, or was last: a target's name; null before it had a place.", "podman"
+    )
 
     @staticmethod
     def resolve_project(obj: Run) -> str:
@@ -158,6 +168,10 @@ class RunBrief(Schema):
     def resolve_review(obj: Run) -> str | None:
         review = getattr(obj, "review", None)
         return str(review.key) if review is not None else None
+
+    @staticmethod
+    def resolve_target(obj: Run) -> str | None:
+        return obj.target.name if obj.target is not None else None
 
 
 class PermissionOut(Schema):
@@ -198,7 +212,16 @@ class RunOut(RunBrief):
     )
     permission_policy: Policy = doc("What happens when the agent asks.", "ask")
     image: str = doc("The image of its agent, once it is known.", "localhost/devaipod-agent:dev")
-    queue_place: int | None = doc("Its place in the queue from 1, or null.", None)
+    queue_place: int | None = doc(
+        "Its place in the queue from 1, at the target where it is the best; or null.", None
+    )
+    queue_places: list[QueuePlaceOut] = doc(
+        "While it is queued: its place at each target that it may go to, the first choice first.",
+        [],
+    )
+    asked_target: str | None = doc(
+        "The target that it was asked for, or null: as its project says.", None
+    )
     stuck_since: datetime | None = doc("Since when nothing happens in it, or null.", None)
     wall_seconds: int = doc("How long it may take, in seconds.", 7200)
     queued_at: datetime | None = doc("When it was last queued.", WHEN)
@@ -233,7 +256,15 @@ class RunOut(RunBrief):
 
     @staticmethod
     def resolve_queue_place(obj: Run) -> int | None:
-        return queries.queue_place(obj)
+        return min((one.place for one in queue_places(obj)), default=None)
+
+    @staticmethod
+    def resolve_queue_places(obj: Run) -> list[QueuePlaceOut]:
+        return [QueuePlaceOut.of(one) for one in queue_places(obj)]
+
+    @staticmethod
+    def resolve_asked_target(obj: Run) -> str | None:
+        return obj.asked_target.name if obj.asked_target is not None else None
 
     @staticmethod
     def resolve_pods(obj: Run) -> list[str]:
@@ -251,6 +282,12 @@ class PodIn(CommandIn, Labelled, PaperclipIn):
 
     project: str = doc("The project's short name.", "payments", min_length=1, max_length=60)
     title: str = doc("A title; empty: the command.", "Nightly tests", "", max_length=200)
+    target: str = doc(
+        "Where it is to run: a target's name or key; empty: as the project says.",
+        "",
+        "",
+        max_length=40,
+    )
     wall_seconds: int | None = optional(
         "How long it may take, in seconds; null: as long as the project says.",
         3600,

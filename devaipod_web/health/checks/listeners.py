@@ -12,6 +12,7 @@ from devaipod_web import __version__, home
 from devaipod_web.gateway import sidecar
 from devaipod_web.health.checks import probe
 from devaipod_web.health.contract import Health, Kind, Named, Report, Service
+from devaipod_web.parts import GatewayPort as PortPart
 from devaipod_web.parts import Part
 
 EVERY_SECONDS = 2.0
@@ -97,6 +98,48 @@ class Gateway:
         await self._part.restart()
 
 
+class GatewayPort:
+    """The pods' door on its TCP port: asked there, without a token."""
+
+    name = "gateway-port"
+    title = "Gateway's port"
+    kind = Kind.LISTENER
+    every = EVERY_SECONDS
+    restart_does = (
+        "It stops to listen and listens again. Sidecars of clusters dial again and lose nothing; a model's answer or a push that is "
+        "under way breaks off and is tried again by the agent."
+    )
+    no_restart = ""
+
+    def __init__(self, part: PortPart) -> None:
+        self._part = part
+
+    async def check(self) -> Report:
+        """Ask for a path that is not served: the answer 404 has gone the whole way."""
+        part = self._part
+        where = f"{part.host}, port {part.port}"
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
+        facts = {"listens at": where}
+        try:
+            status, _ = await probe.get_at(everywhere.get(part.host, part.host), part.port, "/")
+        except (OSError, ValueError) as error:
+            words = getattr(error, "strerror", "") or str(error)
+            return _no_door(f"Nobody answers at {where}: {words}.", facts)
+        if status != 404:
+            return _no_door(f"Somebody else answers at {where} (status {status}).", facts)
+        return Report(
+            Health.OK,
+            f"It answers at {where}.",
+            version=__version__,
+            last_beat=timezone.now(),
+            facts=facts,
+        )
+
+    async def restart(self) -> None:
+        """Close and listen anew."""
+        await self._part.restart()
+
+
 def _by_lag(lag: float, says: str) -> Report:
     late = lag > LATE_SECONDS
     return Report(
@@ -121,6 +164,13 @@ def web(parts: Mapping[str, Part]) -> Named:
 def gateway(parts: Mapping[str, Part]) -> Named:
     """The gateway of this process."""
     return _always(Gateway(parts["gateway"]))
+
+
+def gateway_port(parts: Mapping[str, Part]) -> Named:
+    """The gateway's TCP port of this process."""
+    part = parts["gateway-port"]
+    assert isinstance(part, PortPart)
+    return _always(GatewayPort(part))
 
 
 def _always(service: Service) -> Named:

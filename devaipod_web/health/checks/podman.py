@@ -7,6 +7,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+from django.conf import settings
+
 from devaipod_web import home
 from devaipod_web.health.checks import probe
 from devaipod_web.health.contract import Health, Kind, Named, Report, Service
@@ -39,6 +41,8 @@ class Podman:
 
     async def check(self) -> Report:
         """Ask its version."""
+        if not settings.PODMAN:
+            return Report(Health.OK, "It is not used here (DEVAIPOD_PODMAN).")
         try:
             status, body = await probe.get(home.podman_socket(), "/v4.0.0/libpod/version", host="d")
             version = str(json.loads(body)["Version"]) if status == 200 else ""

@@ -1,4 +1,4 @@
-"""A question to a Unix socket, in HTTP, bounded in time and size."""
+"""A question to a Unix socket or a TCP port, in HTTP, bounded in size; who asks bounds it in time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ MAX_BYTES = 64 * 1024
 async def get(path: Path, target: str, *, host: str = "localhost") -> tuple[int, bytes]:
     """Status and body of `GET target` at a Unix socket. Raises OSError when nobody answers there, ValueError when it is no HTTP."""
     reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_BYTES)
+    return await _ask(reader, writer, target, host=host)
+
+
+async def get_at(address: str, port: int, target: str) -> tuple[int, bytes]:
+    """The same of a TCP port."""
+    reader, writer = await asyncio.open_connection(address, port, limit=MAX_BYTES)
+    return await _ask(reader, writer, target, host="localhost")
+
+
+async def _ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str, *, host: str
+) -> tuple[int, bytes]:
     try:
         request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())

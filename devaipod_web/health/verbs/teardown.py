@@ -25,6 +25,8 @@ from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.stop import stop
 from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.wake import wake
+from devaipod_web.targets import queries as targets
+from devaipod_web.targets.models import Target
 from pods.errors import BackendError
 from pods.spec import LABEL_INSTALLATION
 
@@ -104,7 +106,7 @@ def _pods() -> list[Step]:
             )
         ]
     try:
-        strays = backends.run(_remove_strays())
+        strays = backends.run(_remove_strays(list(targets.targets())))
     except BackendError as error:
         return [Step("pods", Result.FAILED, error.message, error.next_step)]
     if strays:
@@ -122,9 +124,11 @@ def _left() -> list[str]:
     return list(RunPod.objects.filter(removed_at=None).values_list("name", flat=True))
 
 
-async def _remove_strays() -> list[str]:
-    identity, backend = home.installation_id(), backends.shared()
-    names = [pod.name for pod in await backend.pods({LABEL_INSTALLATION: identity})]
-    for name in names:
-        await backend.destroy(name)
-    return names
+async def _remove_strays(rows: list[Target]) -> list[str]:
+    labels, removed = {LABEL_INSTALLATION: home.installation_id()}, []
+    for row in rows:
+        backend = backends.of_target(row)
+        for pod in await backend.pods(labels):
+            await backend.destroy(pod.name)
+            removed.append(pod.name)
+    return removed

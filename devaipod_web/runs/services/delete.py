@@ -21,6 +21,7 @@ from devaipod_web.runs.models import Run, RunEvent, RunPod
 from devaipod_web.runs.states import ENDED, State
 from devaipod_web.runs.supervisor.pod_spec import volume_name
 from devaipod_web.runs.wake import wake
+from devaipod_web.targets.models import Target
 from pods.errors import BackendError
 
 #: How long the supervisor is given to take down a pod that is kept warm.
@@ -84,7 +85,7 @@ def _remove_volumes_and_logs(run: Run) -> None:
     had_volumes = still_ended.filter(volumes_pruned_at=None, attempts__gt=0)
     if had_volumes.exists():
         try:
-            backends.run(_remove_volumes(run.key))
+            backends.run(_remove_volumes(run.key, retention.targets_of(run.key)))
         except BackendError as error:
             raise BackendSilent(
                 f"The run's volumes could not be removed: {error}",
@@ -94,10 +95,12 @@ def _remove_volumes_and_logs(run: Run) -> None:
     _remove(home.run_logs_dir(run.key))
 
 
-async def _remove_volumes(run_key: str) -> None:
+async def _remove_volumes(run_key: str, targets: list[Target | None]) -> None:
     installation = home.installation_id()
-    for kind in retention.RUN_VOLUMES:
-        await backends.shared().remove_volume(volume_name(installation, run_key, kind))
+    for target in targets:
+        for kind in retention.RUN_VOLUMES:
+            name = volume_name(installation, run_key, kind)
+            await backends.of_target(target).remove_volume(name)
 
 
 def _remove_rows(run: Run, by: User) -> None:

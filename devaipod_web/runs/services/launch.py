@@ -25,6 +25,8 @@ from devaipod_web.runs.services.command import check as check_command
 from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.services.prompt import add_turn
 from devaipod_web.runs.states import State
+from devaipod_web.targets import queries as targets
+from devaipod_web.targets.models import Target
 from pods.agents import PROFILES
 from pods.command import COMMAND, is_ours
 
@@ -51,6 +53,7 @@ def launch(
     unique_label: str = "",
     token: ApiToken | None = None,
     limits: Mapping[str, Decimal | int] | None = None,
+    target: str = "",
 ) -> Run:
     """Queue a run of `project` with its first turn, and return it.
 
@@ -69,6 +72,7 @@ def launch(
     _check_agent(project, agent, command)
     _check(project, task, wall=wall, policy=policy)
     check_labels(given)
+    asked_target = _target(target)
     if idempotency_key:
         known = _known(owner, idempotency_key)
         if known is not None:
@@ -102,6 +106,7 @@ def launch(
                 idempotency_key=idempotency_key or None,
                 labels=given,
                 **_fields(command),
+                asked_target=asked_target,
                 queued_at=timezone.now(),
                 reason="Waits for a place.",
             )
@@ -123,6 +128,17 @@ def launch(
         return known
     run.refresh_from_db()
     return run
+
+
+def _target(name: str) -> Target | None:
+    found = targets.find(name) if name else None
+    if name and found is None:
+        there = ", ".join(row.name for row in targets.targets()) or "none"
+        raise BadRequest(
+            f"There is no target {name[:40]!r}.",
+            next_step=f"Choose one of: {there}; or leave it out for the project's.",
+        )
+    return found
 
 
 def _check_agent(project: Project, agent: str, command: Command | None) -> None:

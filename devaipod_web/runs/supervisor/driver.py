@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import functools
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from django.db.models import Max
@@ -23,19 +25,16 @@ from devaipod_web.runs import diagnosis, wake
 from devaipod_web.runs.models import Run, RunPod, Turn
 from devaipod_web.runs.states import ENDED, WORKING, State
 from devaipod_web.runs.supervisor import diagnose, ending, records, watch
-from devaipod_web.runs.supervisor.followers import Followers
 from devaipod_web.runs.supervisor.measure import overrun
-from devaipod_web.runs.supervisor.picture import Picture
 from devaipod_web.runs.supervisor.pod_spec import volume_name
 from devaipod_web.runs.supervisor.records import View
+from devaipod_web.runs.supervisor.sites import Site, Sites
 from devaipod_web.runs.supervisor.start import UNAVAILABLE_SECONDS, Starter, StepFailed, profile_of
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.supervisor.watch import What
 from devaipod_web.runs.supervisor.work import blocking
 from devaipod_web.runs.wake import BEAT_SECONDS
-from pods.backend import ContainerBackend
 from pods.causes import (
-    ENTRY_CODES,
     agent_ended,
     command_ended,
     not_kept,
@@ -49,7 +48,7 @@ from pods.diagnostics import degraded
 from pods.errors import BackendError, BackendUnavailable
 from pods.findings import Finding, finding, of_backend
 from pods.reports import report
-from pods.spec import AGENT, SIDECAR, Phase, PodState, VolumeKind
+from pods.spec import AGENT, SIDECAR, PodState, VolumeKind
 
 log = structlog.get_logger("devaipod.supervisor.driver")
 
@@ -69,9 +68,7 @@ COMMAND_SUCCEEDED = "The command ended with exit code 0 and its work is staged."
 class Shared:
     """What all drivers of a process share."""
 
-    backend: ContainerBackend
-    picture: Picture
-    followers: Followers
+    sites: Sites
     installation: str
 
 
@@ -82,7 +79,7 @@ class Driver:
     run_id: int
     key: str
     shared: Shared
-    starter: Starter = field(init=False)
+    _starter: Starter | None = None
     _refreshed: datetime | None = None
     _measured: float = 0.0
     _looked: float = 0.0
@@ -90,8 +87,14 @@ class Driver:
     _surprises: int = 0
     _unavailable: int = 0
 
-    def __post_init__(self) -> None:
-        self.starter = Starter(self.shared.backend, self.shared.installation)
+    def _site(self, of: Run | RunPod) -> Site:
+        """Where a run or one of its pods is. Raises BackendUnavailable for a target that is no more."""
+        return self.shared.sites.of(of.target_id)
+
+    def _starter_at(self, site: Site) -> Starter:
+        if self._starter is None or self._starter.site is not site:
+            self._starter = Starter(site, self.shared.installation)
+        return self._starter
 
     async def drive(self) -> None:
         """Go on until the run needs nobody any more."""
@@ -113,7 +116,8 @@ class Driver:
         try:
             pause = await self._step(view, woken)
         except StepFailed as failed:
-            await db.write(records.fail, self.run_id, failed.finding)
+            if not await self._sent_back(view, failed):
+                await db.write(records.fail, self.run_id, failed.finding)
             return 0.01
         except BackendUnavailable as error:
             return await self._unavailable_backend(view, error)
@@ -123,6 +127,17 @@ class Driver:
             return await self._surprise(view, error)
         self._surprises = self._unavailable = 0
         return pause
+
+    async def _sent_back(self, view: View, failed: StepFailed) -> bool:
+        """Whether the run waits for room again instead of failing: a cluster had none, or somewhere else there may be some."""
+        if not failed.is_for_room or view.run.state not in (State.PREPARING, State.STARTING):
+            return False
+        pod = view.current
+        if not await db.read(records.may_be_elsewhere, self.run_id):
+            return False
+        return await db.write(
+            records.send_back, self.run_id, pod.pk if pod else None, failed.finding.message
+        )
 
     async def _unavailable_backend(self, view: View, error: BackendUnavailable) -> float:
         await self._say_unavailable(view, error.message)
@@ -157,9 +172,10 @@ class Driver:
     async def _step(self, view: View, woken: asyncio.Event) -> float | None:
         """Do the next thing. Returns the seconds to wait before the next look, 0 for none, None when all is done."""
         for pod in view.pods:
-            shown = self.shared.picture.get(pod.name)
+            site = self._site(pod)
+            shown = site.picture.get(pod.name)
             if shown is not None:
-                self.shared.followers.ensure(self.key, self.run_id, shown)
+                site.followers.ensure(self.key, self.run_id, shown)
         await self._refresh_review(view)
         pause = await self._end_pods(view)
         if pause is not None:
@@ -169,10 +185,11 @@ class Driver:
             await self._end(State.TIMED_OUT, timed_out(view.run.wall_seconds))
             return 0
         if state is State.PREPARING:
-            await self._until_state_changes(view, woken)
+            work = self._starter_at(self._site(view.run)).prepare(view)
+            await self._unless_it_moves(view, woken, work)
             return 0
         if state is State.STARTING:
-            return await self._starting(view)
+            return await self._starting(view, woken)
         if state is State.PAUSED and view.run.agent != COMMAND:
             return await self._paused(view)
         if state in WORKING:
@@ -190,17 +207,21 @@ class Driver:
             gone = await ending.end_pod(
                 view,
                 pod,
-                backend=self.shared.backend,
-                finish_logs=functools.partial(self.shared.followers.finish, self.key, self.run_id),
+                backend=self._site(pod).backend,
+                finish_logs=functools.partial(
+                    self._site(pod).followers.finish, self.key, self.run_id
+                ),
             )
             if not gone:
                 return 0.5
             ended_any = True
         return 0 if ended_any else None
 
-    async def _until_state_changes(self, view: View, woken: asyncio.Event) -> None:
-        """Prepare, and give it up at once when the run is stopped meanwhile (a pull may take many minutes)."""
-        work = asyncio.create_task(self.starter.prepare(view))
+    async def _unless_it_moves(
+        self, view: View, woken: asyncio.Event, step: Coroutine[Any, Any, None]
+    ) -> bool:
+        """Do a step, and give it up at once when the run is stopped meanwhile (a pull may take many minutes). Whether it was done."""
+        work = asyncio.create_task(step)
         try:
             while not work.done():
                 waker = asyncio.create_task(woken.wait())
@@ -212,14 +233,15 @@ class Driver:
                 if work.done():
                     break
                 now = await db.read(records.view, self.run_id)
-                if now is None or now.run.state != State.PREPARING or _deadline_passed(now):
-                    return
+                if now is None or now.run.state != view.run.state or _deadline_passed(now):
+                    return False
             await work
+            return True
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _starting(self, view: View) -> float:
+    async def _starting(self, view: View, woken: asyncio.Event) -> float:
         pod = view.current
         if pod is None:
             raise StepFailed(
@@ -229,23 +251,26 @@ class Driver:
                     next_step="Prompt the run again for a new one.",
                 )
             )
+        site = self._site(pod)
+        starter = self._starter_at(site)
         if "pod" not in pod.steps:
-            await self.starter.create(view, pod)
-            await self.shared.picture.look()
+            if await self._unless_it_moves(view, woken, starter.create(view, pod)):
+                await db.write(records.pod_made, self.run_id, pod.target_id)
+                await site.picture.look()
             return 0
         state = await self._pod_now(pod)
-        if state is None or not _runs(state, SIDECAR):
+        if state is None or not watch.begins(state, on_cluster=site.is_cluster):
             await self._lost(pod, state)
             return 0
         if pod.workspace_ready_at is not None and pod.agent_started_at is None:
-            await self.starter.start_agent(view, pod)
+            await self._unless_it_moves(view, woken, starter.start_agent(view, pod))
             return 0
-        if _exited(state, AGENT) and pod.session_at is None:
-            if _news_may_come(view, state):
+        if watch.exited(state, AGENT) and pod.session_at is None:
+            if watch.news_may_come(state, view.now):
                 return 0.5
             await self._agent_ended(view, state)
             return 0
-        late = await self.starter.late(view, pod)
+        late = await starter.late(view, pod)
         if late is not None:
             raise late
         await self._show_degraded(pod, state)
@@ -256,9 +281,9 @@ class Driver:
         pod = view.current
         if pod is None:
             return BEAT_SECONDS if view.pods else None
-        if self.shared.picture.known:
+        if self._site(pod).picture.known:
             state = await self._pod_now(pod)
-            if state is None or not (_runs(state, SIDECAR) and _runs(state, AGENT)):
+            if state is None or not (watch.runs(state, SIDECAR) and watch.runs(state, AGENT)):
                 await db.write(records.let_go, self.run_id)
                 return 0
         return _until(view.run.keep_warm_until, view.now)
@@ -285,16 +310,17 @@ class Driver:
                 ),
                 seconds=(pod.session_at - pod.agent_started_at).total_seconds(),
             )
-        if not self.shared.picture.known:
-            if self.shared.picture.unavailable:
-                await self._say_unavailable(view, self.shared.picture.unavailable)
+        picture = self._site(pod).picture
+        if not picture.known:
+            if picture.unavailable:
+                await self._say_unavailable(view, picture.unavailable)
             return BEAT_SECONDS
         if view.run.waits_for.startswith("the container backend:"):
             await db.write(records.waits_for, self.run_id, "")
         state = await self._pod_now(pod)
         facts = await db.read(watch.facts_of, view.run, pod, view.now)
         await self._act(watch.decide(facts, state), view, pod, state)
-        await self._measure(view, state)
+        await self._measure(view, pod, state)
         await self._show_degraded(pod, state)
         await asyncio.sleep(WORKING_PAUSE_SECONDS)
         return BEAT_SECONDS - WORKING_PAUSE_SECONDS
@@ -327,9 +353,9 @@ class Driver:
     async def _warm(self, view: View) -> float:
         """An ended run whose pod is kept for a follow-up: until its time is over or one of its containers ends."""
         pod = view.pods[-1]
-        if self.shared.picture.known:
+        if self._site(pod).picture.known:
             state = await self._pod_now(pod)
-            if state is None or not (_runs(state, SIDECAR) and _runs(state, AGENT)):
+            if state is None or not (watch.runs(state, SIDECAR) and watch.runs(state, AGENT)):
                 await db.write(_cool, self.run_id)
                 return 0
         return _until(view.run.keep_warm_until, view.now)
@@ -338,22 +364,24 @@ class Driver:
 
     async def _pod_now(self, pod: RunPod) -> PodState | None:
         """The pod from the picture; where that shows none, or one that ended, it is asked for itself."""
-        state = self.shared.picture.get(pod.name)
-        if state is not None and _runs(state, SIDECAR) and not _exited(state, AGENT):
+        site = self._site(pod)
+        state = site.picture.get(pod.name)
+        if state is not None and watch.runs(state, SIDECAR) and not watch.exited(state, AGENT):
             return state
-        return await self.shared.backend.pod(pod.name)
+        return await site.backend.pod(pod.name)
 
     async def _lost(self, pod: RunPod, state: PodState | None) -> None:
-        why = await diagnose.why_lost(self.shared.backend, pod.name, state)
+        backend = self._site(pod).backend
+        why = await diagnose.why_lost(backend, pod.name, state)
         if state is not None:
-            kept = await diagnose.keep(self.shared.backend, pod, state, lost=pod_lost(why))
+            kept = await diagnose.keep(backend, pod, state, lost=pod_lost(why))
             await db.write(records.keep_diagnostics, pod.pk, kept)
         await db.write(records.lose, self.run_id, pod.pk, why)
 
     async def _agent_ended(self, view: View, state: PodState | None) -> None:
         if state is None or diagnose.exited(state, AGENT) is None:
             return
-        seen = await diagnose.with_lines(self.shared.backend, state)
+        seen = await diagnose.with_lines(self._site(view.run).backend, state)
         agent = seen.container(AGENT)
         assert agent is not None
         program = profile_of(view.run).program or view.run.argv[0]
@@ -362,7 +390,8 @@ class Driver:
 
     async def _command_ended(self, view: View, pod: RunPod, state: PodState | None) -> None:
         """Its work is staged: the exit code decides. Its sidecar said the code, or where that was killed too, the backend does."""
-        seen = await diagnose.with_lines(self.shared.backend, state) if state else None
+        backend = self._site(pod).backend
+        seen = await diagnose.with_lines(backend, state) if state else None
         agent = seen.container(AGENT) if seen else None
         code = view.run.exit_code
         if code is None and agent is not None:
@@ -385,27 +414,30 @@ class Driver:
         self._looked = time.monotonic()
         facts = await db.read(diagnosis.facts_of_pod, pod.pk)
         seen = report(state, backend=pod.backend) if state is not None else None
-        no_room = self.shared.followers.no_room.get(self.run_id)
+        no_room = self._site(pod).followers.no_room.get(self.run_id)
         full = [self._full] if self._full is not None else []
         full += [not_kept(no_room)] if no_room else []
         facts = replace(facts, noted=tuple(full))
         await db.write(records.degrade, self.run_id, degraded(seen, facts))
 
-    async def _measure(self, view: View, state: PodState | None) -> None:
+    async def _measure(self, view: View, pod: RunPod, state: PodState | None) -> None:
         """Look how full the workspace is; stop a run that outgrew its bound on a host that cannot hold it."""
-        if state is None or time.monotonic() - self._measured < MEASURE_SECONDS:
+        backend = self._site(pod).backend
+        if state is None or not backend.counts_volumes:
+            return
+        if time.monotonic() - self._measured < MEASURE_SECONDS:
             return
         self._measured = time.monotonic()
         project = view.run.project
         name = volume_name(self.shared.installation, self.key, VolumeKind.WORKSPACE)
-        used, _ = await self.shared.backend.volume_usage(name)
+        used, _ = await backend.volume_usage(name)
         most = project.workspace_bytes
         self._full = workspace_full(used, most) if used >= most * FULL_FRACTION else None
         # `warnings` name what the host can't hold: without any the volumes hold by themselves.
         if not state.warnings:
             return
         found = await overrun(
-            self.shared.backend,
+            backend,
             installation=self.shared.installation,
             run=self.key,
             project=project,
@@ -445,23 +477,6 @@ def _until(moment: datetime | None, now: datetime) -> float:
     """Seconds to wait for a moment, at most a beat."""
     left = (moment - now).total_seconds() if moment else 0.0
     return max(min(BEAT_SECONDS, left), 0.05)
-
-
-def _news_may_come(view: View, state: PodState) -> bool:
-    finished = state.containers[AGENT].finished_at
-    code = state.containers[AGENT].exit_code
-    return (
-        code not in ENTRY_CODES and finished is not None and view.now - finished < watch.EXIT_NEWS
-    )
-
-
-def _runs(state: PodState, container: str) -> bool:
-    found = state.containers.get(container)
-    return found is not None and found.phase is Phase.RUNNING
-
-
-def _exited(state: PodState, container: str) -> bool:
-    return diagnose.exited(state, container) is not None
 
 
 async def _wait(woken: asyncio.Event, seconds: float) -> None:

@@ -19,21 +19,24 @@ from devaipod_web.runs.services.permissions import expire_due
 from devaipod_web.runs.supervisor import lease, records
 from devaipod_web.runs.supervisor.archive import archive_leftovers
 from devaipod_web.runs.supervisor.driver import Driver, Shared
-from devaipod_web.runs.supervisor.followers import Followers
-from devaipod_web.runs.supervisor.health import HealthChecks
-from devaipod_web.runs.supervisor.picture import Picture
+from devaipod_web.runs.supervisor.sites import Site, Sites
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.supervisor.sweep import sweep
 from devaipod_web.runs.wake import ANY_RUN, BEAT_SECONDS
+from devaipod_web.targets.models import Target
 from devaipod_web.webhooks import services as webhooks
 from pods.backend import ContainerBackend
-from pods.errors import BackendError
 
 log = structlog.get_logger("devaipod.supervisor")
 
 #: Every event of any run wakes the loop; it goes round at most this often.
 ROUND_SECONDS = 0.1
 EXPIRE_SECONDS = 2.0
+SITES_SECONDS = 2.0
+#: The first look at how the targets are: soon, since runs are given to none that is known to be away.
+SITES_FIRST_SECONDS = 0.2
+#: A backend remembers for an hour what it found.
+POLICIES_SECONDS = 60.0
 SWEEP_SECONDS = 60.0
 ARCHIVE_SECONDS = 3600.0
 RETENTION_SECONDS = timedelta(days=1).total_seconds()
@@ -48,24 +51,24 @@ class Supervisor:
         self.backend = backend
         self.installation = home.installation_id()
         self.owner = owner or lease.owner_id()
-        self.picture = Picture(backend, self.installation)
-        self.followers = Followers(backend)
-        self.health = HealthChecks(backend, self.picture)
-        self.shared = Shared(backend, self.picture, self.followers, self.installation)
+        self.sites = Sites(backend, self.installation, self._forever)
+        self.shared = Shared(self.sites, self.installation)
         self.drivers: dict[int, asyncio.Task[None]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, until `stop` is set."""
         service.running, service.owner, service.backend = True, self.owner, self.backend.name
-        service.started_at, service.backend_error = timezone.now(), ""
+        service.started_at = timezone.now()
+        service.backend_errors.clear()
         log.info("supervisor.started", owner=self.owner)
+        await self.sites.refresh()
         tasks = [
-            asyncio.create_task(self._forever("picture", self.picture.keep), name="picture"),
-            asyncio.create_task(self._forever("watch", self.picture.watch), name="watch"),
+            self._every("sites", SITES_SECONDS, self._look_at_sites, SITES_FIRST_SECONDS),
+            self._every("policies", POLICIES_SECONDS, self.sites.try_policies, SITES_SECONDS * 2),
             asyncio.create_task(self._forever("drivers", self._rounds), name="drivers"),
             self._every("leases", lease.RENEW_SECONDS, self._renew),
             self._every("permissions", EXPIRE_SECONDS, self._expire),
-            self._every("health", settings.HEALTH_SECONDS, self.health.round),
+            self._every("health", settings.HEALTH_SECONDS, self._check_health),
             self._every("sweep", SWEEP_SECONDS, self._sweep),
             self._every("archive", ARCHIVE_SECONDS, self._archive),
             self._every("retention", RETENTION_SECONDS, self._retain, RETENTION_FIRST_SECONDS),
@@ -78,7 +81,7 @@ class Supervisor:
             for task in everything:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
-            await self.followers.close()
+            await self.sites.close()
             service.driven.clear()
             for run_id in list(self.drivers):
                 await db.write(lease.release, run_id, self.owner)
@@ -124,7 +127,7 @@ class Supervisor:
             # Not at once again: whatever it was, it would be the same.
             await asyncio.sleep(BEAT_SECONDS)
         service.driven.discard(key)
-        self.followers.forget(run_id)
+        self.sites.forget(run_id)
         await db.write(lease.release, run_id, self.owner)
         self.drivers.pop(run_id, None)
         wake.wake_now(key)
@@ -146,20 +149,30 @@ class Supervisor:
     async def _expire(self) -> None:
         await db.write(expire_due, timezone.now())
 
+    async def _look_at_sites(self) -> None:
+        await self.sites.refresh()
+        await self.sites.check()
+
+    async def _check_health(self) -> None:
+        await self.sites.each(lambda site: site.health.round())
+
     async def _sweep(self) -> None:
-        try:
-            await sweep(self.backend, self.installation)
-            await self.backend.tidy()
-        except BackendError as error:
-            service.backend_error = error.message
+        await self.sites.each(self._sweep_at)
+
+    async def _sweep_at(self, site: Site) -> None:
+        await sweep(site.backend, self.installation)
+        await site.backend.tidy()
 
     async def _archive(self) -> None:
         await archive_leftovers()
 
     async def _retain(self) -> None:
-        await retention.run_daily(self.backend)
+        await retention.run_daily(self._backend_of)
         while await db.write(webhooks.prune, timezone.now()):
             pass
+
+    def _backend_of(self, target: Target | None) -> ContainerBackend:
+        return self.sites.of(target.pk if target is not None else None).backend
 
     def _every(
         self, name: str, seconds: float, fn: Callable[[], Awaitable[None]], first: float = 0.0

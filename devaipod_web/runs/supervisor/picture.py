@@ -1,11 +1,11 @@
-"""One picture of all pods of this installation, kept by one watch and one list, read by every driver."""
+"""One picture of all pods of this installation at a target, kept by one watch and one list, read by every driver."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.runs.wake import wake_now
@@ -22,8 +22,17 @@ RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 class Picture:
     """The pods as they were at `seen_at` (monotonic seconds). `unavailable` says why the backend does not answer."""
 
-    def __init__(self, backend: ContainerBackend, installation: str) -> None:
+    def __init__(
+        self,
+        backend: ContainerBackend,
+        installation: str,
+        *,
+        name: str = "podman",
+        seen: Callable[[list[PodState]], Awaitable[None]] | None = None,
+    ) -> None:
         self.backend = backend
+        self.name = name
+        self._seen = seen
         self.labels: Mapping[str, str] = {LABEL_INSTALLATION: installation}
         self.pods: dict[str, PodState] = {}
         self.seen_at = 0.0
@@ -45,12 +54,14 @@ class Picture:
             found = {pod.name: pod for pod in await self.backend.pods(self.labels)}
         except BackendUnavailable as error:
             was, self.unavailable = self.unavailable, error.message
-            service.backend_error = error.message
+            service.backend_errors[self.name] = error.message
             if not was:
                 self._wake(self.pods.values())
             return
         came_back, self.unavailable = bool(self.unavailable), ""
-        service.backend_error = ""
+        service.backend_errors[self.name] = ""
+        if self._seen is not None:
+            await self._seen(list(found.values()))
         before, self.pods, self.seen_at = self.pods, found, time.monotonic()
         changed = [
             pod
@@ -83,7 +94,7 @@ class Picture:
                     tries = 0
                     self._changed.set()
             except BackendError as error:
-                service.backend_error = error.message
+                service.backend_errors[self.name] = error.message
             await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
             tries += 1
             self._changed.set()

@@ -1,7 +1,7 @@
 """The pod of an attempt as a document: a pure function of what is known, compared whole by its tests.
 
 Both containers run as the same uid:gid and see the same workspace; nothing else is shared but the loopback network. Tokens
-and the gateway's socket are mounted into the sidecar alone.
+and the way to the gateway are the sidecar's alone: files of this host on podman, a secret and an address on a cluster.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pods.spec import (
     ContainerSpec,
     Limits,
     Mount,
+    Placement,
     PodSpec,
     VolumeKind,
     VolumeSpec,
@@ -42,15 +43,22 @@ AGENT_TMP_BYTES = 512 * MIB
 SIDECAR_TMP_BYTES = 64 * MIB
 SIDECAR_LIMITS = Limits(memory_bytes=512 * MIB, cpus=1.0, pids=128)
 SIDECAR_ARGV = ("python3", "-m", "pods.sidecar")
+PREPARE_ARGV = ("python3", "-m", "pods.sidecar.prepare")
 SIDECAR_HEALTH_ARGV = ("python3", "-m", "pods.sidecar.health")
 #: Holds the pod's namespaces and goes at once when it is asked to (`sleep infinity` would take the whole grace).
 INFRA_ARGV = ("catatonit", "-P")
 NAME_SLUG_LENGTH = 24
+#: A cluster ends a pod by itself so long after the run's own time, pauses included: nobody was there to do it.
+REAPER_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a pod follows from. Keys are public keys; `user` is uid:gid, `home` the agent's home in its image."""
+    """What a pod follows from. Keys are public keys; `user` is uid:gid, `home` the agent's home in its image.
+
+    On a cluster `gateway` is the gateway's base URL and `secrets` are the run's tokens ("control", "data"): no folder of this host is
+    mounted there. `wall_seconds` is how long the run may take.
+    """
 
     installation: str
     run: str
@@ -70,6 +78,15 @@ class Facts:
     workspace_bytes: int
     workspace_inodes: int
     env: Mapping[str, str] = field(default_factory=dict)
+    gateway: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    placement: Placement = field(default_factory=Placement)
+    wall_seconds: int = 0
+
+    @property
+    def is_on_cluster(self) -> bool:
+        """Whether the pod runs where no folder of this host can be mounted."""
+        return bool(self.gateway)
 
 
 def pod_name(slug: str, run: str, attempt: int) -> str:
@@ -126,7 +143,19 @@ def build(facts: Facts) -> PodSpec:
         ),
         infra_image=facts.sidecar_image,
         infra_argv=INFRA_ARGV,
+        placement=facts.placement,
+        secrets=facts.secrets,
+        gateway=facts.gateway,
+        prepare=PREPARE_ARGV if facts.is_on_cluster else (),
+        deadline_seconds=_deadline(facts),
     )
+
+
+def _deadline(facts: Facts) -> int:
+    """Seconds after which a cluster ends the pod by itself."""
+    if not facts.is_on_cluster or not facts.wall_seconds:
+        return 0
+    return facts.wall_seconds + REAPER_SECONDS
 
 
 def _agent(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
@@ -148,6 +177,10 @@ def _agent(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
 
 
 def _sidecar(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
+    ours = (
+        Mount(TOKEN_DIR, host_path=str(facts.token_dir), read_only=True),
+        Mount(SOCKET_DIR, host_path=str(facts.socket_dir), read_only=True),
+    )
     return ContainerSpec(
         name=SIDECAR,
         image=facts.sidecar_image,
@@ -158,8 +191,7 @@ def _sidecar(facts: Facts, volumes: Mapping[VolumeKind, str]) -> ContainerSpec:
             Mount(facts.workspace, volume=volumes[VolumeKind.WORKSPACE]),
             Mount(STDIO_DIR, volume=volumes[VolumeKind.STDIO]),
             Mount(STATE_DIR, volume=volumes[VolumeKind.STATE]),
-            Mount(TOKEN_DIR, host_path=str(facts.token_dir), read_only=True),
-            Mount(SOCKET_DIR, host_path=str(facts.socket_dir), read_only=True),
+            *(() if facts.is_on_cluster else ours),
             Mount("/tmp", tmpfs_bytes=SIDECAR_TMP_BYTES),  # noqa: S108 - inside the container
         ),
         limits=SIDECAR_LIMITS,

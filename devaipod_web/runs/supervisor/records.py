@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,12 +22,17 @@ from devaipod_web.runs.services.transition import transition
 from devaipod_web.runs.states import ACTIVE, ENDED, State
 from devaipod_web.runs.supervisor import lease
 from devaipod_web.runs.wake import wake
+from devaipod_web.targets import queries
+from devaipod_web.targets.choice import give
+from devaipod_web.targets.services import ensure_own, note_full, note_room
 from pods import causes
 from pods.findings import CODES, Finding
 from pods.sidecar.protocol import CommandKind
 
 #: Key of the advisory lock under which places are counted (any number of our own).
 ADMISSION_LOCK = 0xDE7A1D0D
+#: After so many refusals in a row for want of room a run fails; the target's growing pauses make that some twenty minutes.
+MAX_REFUSALS = 8
 #: Findings that have an event of their own (`run.stuck`, `model.refused`).
 SAID_ELSEWHERE = frozenset(
     {"stuck", "budget-used-up", *(code for code in CODES if code.startswith("provider-"))}
@@ -59,7 +64,8 @@ class View:
 
 def view(run_id: int) -> View | None:
     """Read what a driver needs; None when the run is gone."""
-    run = Run.objects.select_related("project", "owner", "provider").filter(pk=run_id).first()
+    related = ("project", "owner", "provider", "target")
+    run = Run.objects.select_related(*related).filter(pk=run_id).first()
     if run is None:
         return None
     pods = list(RunPod.objects.filter(run=run, removed_at=None).order_by("attempt"))
@@ -84,34 +90,37 @@ def to_drive() -> list[tuple[int, str]]:
 
 @transaction.atomic
 def admit(owner: str, places: int) -> list[tuple[int, str]]:
-    """Give free places to the runs that wait longest, under a lease of `owner`; returns (id, key) of those admitted.
+    """Give free places at the targets to the runs that wait longest, under a lease of `owner`; returns (id, key) of those admitted.
 
+    `places` are podman's.
     Whoever counts keeps others from counting until it has committed: on SQLite the transaction is the only writer, on
     PostgreSQL it holds an advisory lock. A run whose last pod is still going waits until that is gone.
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADMISSION_LOCK])
+    ensure_own()  # without a target nobody would ever have a place
     now = timezone.now()
-    going = RunPod.objects.filter(removed_at=None).values("run_id")
-    taken = Q(state__in=ACTIVE - {State.PAUSED}) | Q(state=State.PAUSED, pk__in=going)
-    free = places - Run.objects.filter(taken).count()
-    if free <= 0:
+    rooms = queries.rooms(now, podman_places=places)
+    if not any(room.is_open for room in rooms.values()):
         return []
-    queue = list(
-        Run.objects.filter(state=State.QUEUED)
-        .exclude(pk__in=going)
-        .order_by("queued_at", "pk")[:free]
-    )
-    return [(run.pk, run.key) for run in queue if _give_place(run, owner, now)]
+    going = set(RunPod.objects.filter(removed_at=None).values_list("run_id", flat=True))
+    queue = [asking for asking in queries.waiting() if asking.run not in going]
+    admitted = []
+    for run_id, target in give(queue, rooms):
+        run = Run.objects.get(pk=run_id)
+        if _give_place(run, target, owner, now):
+            admitted.append((run.pk, run.key))
+    return admitted
 
 
-def _give_place(run: Run, owner: str, now: datetime) -> bool:
+def _give_place(run: Run, target: int, owner: str, now: datetime) -> bool:
     return transition(
         run.pk,
         State.PREPARING,
         reason="",
         expect=frozenset({State.QUEUED}),
+        target_id=target,
         waits_for="",
         step="",
         stuck_since=None,
@@ -121,6 +130,50 @@ def _give_place(run: Run, owner: str, now: datetime) -> bool:
         lease_owner=owner,
         lease_until=now + lease.LEASE,
     )
+
+
+def may_be_elsewhere(run_id: int) -> bool:
+    """Whether waiting may help: on a cluster room comes and goes, and a run with several targets has another to try."""
+    run = Run.objects.select_related("project", "target", "asked_target").get(pk=run_id)
+    if run.target is not None and not run.target.is_podman:
+        return True
+    return run.asked_target is None and len(run.project.targets) > 1
+
+
+def send_back(run_id: int, pod_id: int | None, reason: str) -> bool:
+    """A target had no room for a pod after all: the run waits again, at the head of the queue, and the target is passed over for a while.
+
+    After `MAX_REFUSALS` in a row, False: it is to fail with what the target said.
+    """
+    with transaction.atomic():
+        run = Run.objects.select_for_update().get(pk=run_id)
+        if run.target_id is not None:
+            note_full(run.target_id, reason)
+        if run.refusals + 1 >= MAX_REFUSALS:
+            return False
+        if pod_id is not None:
+            now = timezone.now()
+            RunPod.objects.filter(pk=pod_id, ended_at=None).update(ended_at=now)
+        waited_since = run.queued_at
+        was_there = RunPod.objects.filter(
+            run=run, target=run.target_id, steps__pod__isnull=False
+        ).exists()
+        wall_left = run.deadline_at and int((run.deadline_at - timezone.now()).total_seconds())
+        transition(
+            run_id,
+            State.QUEUED,
+            reason=f"{run.target or 'The target'} had no room: {reason} It is tried again."[:1000],
+            expect=frozenset({State.PREPARING, State.STARTING}),
+            queued_at=waited_since,
+            # Where a pod of it was its workspace may be; else it may go anywhere.
+            target_id=run.target_id if was_there else None,
+            refusals=run.refusals + 1,
+            wall_left=max(wall_left, 1) if wall_left is not None else None,
+            deadline_at=None,
+            waits_for="",
+            step="",
+        )
+    return True
 
 
 def begin_step(run_id: int, step: str) -> None:
@@ -193,6 +246,7 @@ def new_pod(
     key: str,
     control_digest: str,
     data_digest: str,
+    target: int | None = None,
 ) -> bool:
     """Make the attempt's row and move the run to `starting`, in one transaction: no second pod is ever made for it.
 
@@ -218,8 +272,16 @@ def new_pod(
             image=image[:300],
             control_digest=control_digest,
             data_digest=data_digest,
+            target_id=target,
         )
     return True
+
+
+def pod_made(run_id: int, target_id: int | None) -> None:
+    """The target took the pod: what it and the run were refused before counts no more."""
+    Run.objects.filter(pk=run_id).exclude(refusals=0).update(refusals=0)
+    if target_id is not None:
+        note_room(target_id)
 
 
 def fail(run_id: int, found: Finding) -> bool:
@@ -379,6 +441,14 @@ def name_stuck(run_id: int, what: str) -> bool:
         )
         events.record(run, events.Kind.STUCK, {"waits_for": what[:300]})
     return True
+
+
+def set_addresses(addresses: Mapping[str, str]) -> None:
+    """Note where the backend sees these pods (address by name), and wake whoever waits for it."""
+    for pod in RunPod.objects.filter(name__in=list(addresses)).select_related("run"):
+        if pod.address != addresses[pod.name]:
+            RunPod.objects.filter(pk=pod.pk).update(address=addresses[pod.name][:45])
+            wake(pod.run.key)
 
 
 def known_pods() -> set[str]:

@@ -12,7 +12,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,19 +24,21 @@ from devaipod_web.forges import staging
 from devaipod_web.forges.errors import ForgeError
 from devaipod_web.gateway import sockets, tokens
 from devaipod_web.llm import fit
+from devaipod_web.projects import placement
 from devaipod_web.runs import diagnosis
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.connect import workspace_path
 from devaipod_web.runs.services.notes import note
 from devaipod_web.runs.supervisor import image, pod_spec, records
 from devaipod_web.runs.supervisor.records import View
+from devaipod_web.runs.supervisor.sites import Site
 from devaipod_web.runs.supervisor.work import blocking
+from devaipod_web.targets import queries as targets
 from pods import agents, command
 from pods.agents import AgentProfile, Choice
-from pods.backend import ContainerBackend
 from pods.causes import quoted
 from pods.devcontainer import DevcontainerPlan
-from pods.errors import BackendError, BackendUnavailable, ImageMissing
+from pods.errors import BackendError, BackendUnavailable, ImageMissing, QuotaExceeded
 from pods.findings import CODES, Finding, finding, of_backend
 from pods.spec import AGENT, ImageInfo, Limits, PodSpec, PullProgress
 
@@ -57,16 +60,19 @@ PROGRESS_SECONDS = 2.0
 class StepFailed(Exception):
     """A step of starting ended for good. What was found is shown on the run."""
 
-    def __init__(self, found: Finding) -> None:
+    def __init__(self, found: Finding, *, is_for_room: bool = False) -> None:
         super().__init__(found.message)
         self.finding = found
+        #: Whether the target lacked room, which it may have later, or another one now.
+        self.is_for_room = is_for_room
 
 
 class Starter:
     """The steps of one run's start. Holds a cache alone; what counts is in the database."""
 
-    def __init__(self, backend: ContainerBackend, installation: str) -> None:
-        self.backend = backend
+    def __init__(self, site: Site, installation: str) -> None:
+        self.site = site
+        self.backend = site.backend
         self.installation = installation
         self._plan: tuple[str, DevcontainerPlan] | None = None
 
@@ -83,7 +89,7 @@ class Starter:
                 await self._have_image(run, plan.image)
             except ImageMissing as error:
                 how = image.how_to_have(plan.image)
-                if not how:
+                if not how or self.site.is_cluster:
                     raise
                 raise ImageMissing(
                     f"The image {plan.image} of {profile_of(run).title} is not on this host.",
@@ -113,6 +119,12 @@ class Starter:
         found = await self.backend.image(reference)
         if found is not None:
             return found
+        async with self._telling(run, "image") as tell:
+            return await self.backend.pull(reference, tell)
+
+    @contextlib.asynccontextmanager
+    async def _telling(self, run: Run, step: str) -> AsyncIterator[Callable[[PullProgress], None]]:
+        """What a backend is to tell its progress to; written as the run's, not too often."""
         loop = asyncio.get_running_loop()
         told = 0.0
         pending: set[asyncio.Task[None]] = set()
@@ -125,12 +137,12 @@ class Starter:
                 loop.call_soon_threadsafe(say, progress.message)
 
         def say(message: str) -> None:
-            task = loop.create_task(db.write(records.progress, run.pk, "image", message))
+            task = loop.create_task(db.write(records.progress, run.pk, step, message))
             pending.add(task)
             task.add_done_callback(pending.discard)
 
         try:
-            return await self.backend.pull(reference, tell)
+            yield tell
         finally:
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
@@ -152,6 +164,7 @@ class Starter:
             key=home.new_key(),
             control_digest=control_digest,
             data_digest=data_digest,
+            target=self.site.target.pk,
         )
 
     # --- starting ---------------------------------------------------------------------------------------------
@@ -159,14 +172,17 @@ class Starter:
     async def create(self, view: View, pod: RunPod) -> None:
         """Make the pod; its sidecar starts. Safe to repeat."""
         run = view.run
-        async with self._step(run, pod, "pod", "Made the pod", CREATE_SECONDS):
+        seconds = CREATE_SECONDS + (PULL_SECONDS if self.site.is_cluster else 0)
+        async with self._step(run, pod, "pod", "Made the pod", seconds):
             if not tokens_are_there(pod.name):
                 words = "The tokens of this attempt are gone from the disk."
                 step = "Prompt the run again: a new attempt gets new ones."
                 raise StepFailed(finding("run-failed", words, next_step=step))
-            await blocking(sockets.link_pod, pod.key)
+            if not self.site.is_cluster:
+                await blocking(sockets.link_pod, pod.key)
             spec = await self._spec(run, pod)
-            state = await self.backend.create_pod(spec)
+            async with self._telling(run, "pod") as tell:
+                state = await self.backend.create_pod(spec, tell)
             for text in state.warnings:
                 await db.write(note, run.pk, "warning", text)
 
@@ -180,8 +196,25 @@ class Starter:
             provider=run.provider,
             model=run.model,
         )
-        return pod_spec.build(
-            facts(run, pod, plan=plan, info=info, installation=self.installation, form=form)
+        found = facts(run, pod, plan=plan, info=info, installation=self.installation, form=form)
+        if self.site.is_cluster:
+            found = await self._on_cluster(found, run, pod)
+        return pod_spec.build(found)
+
+    async def _on_cluster(self, found: pod_spec.Facts, run: Run, pod: RunPod) -> pod_spec.Facts:
+        """What a pod has of its own where no folder of this host can be mounted."""
+        gateway = targets.gateway_address(self.site.target)
+        if not gateway:
+            raise BackendUnavailable(
+                f"the pods of {self.site.target} have no address of the gateway.",
+                next_step="Name it in the target, or by DEVAIPOD_GATEWAY_ADDRESS.",
+            )
+        return replace(
+            found,
+            gateway=gateway,
+            secrets=await blocking(read_tokens, pod.name),
+            placement=placement.of(run.project),
+            wall_seconds=run.wall_seconds,
         )
 
     async def start_agent(self, view: View, pod: RunPod) -> None:
@@ -229,7 +262,8 @@ class Starter:
         except BackendUnavailable:
             raise
         except BackendError as error:
-            raise StepFailed(of_backend(error)) from error
+            for_room = isinstance(error, QuotaExceeded)
+            raise StepFailed(of_backend(error), is_for_room=for_room) from error
         await db.write(
             records.finish_step,
             run.pk,
@@ -334,6 +368,12 @@ def tokens_are_there(pod_name: str) -> bool:
     """Whether both token files of a pod are on the disk."""
     folder = home.pod_token_dir(pod_name)
     return all((folder / name).is_file() for name in ("control", "data"))
+
+
+def read_tokens(pod_name: str) -> dict[str, str]:
+    """A pod's two tokens by their files' names. Raises OSError when they are not there."""
+    folder = home.pod_token_dir(pod_name)
+    return {name: (folder / name).read_text() for name in ("control", "data")}
 
 
 def remove_tokens(pod_name: str) -> None:

@@ -19,7 +19,16 @@ class ServiceStatus:
     last_error_at: datetime | None = None
     driven: set[str] = field(default_factory=set)
     backend: str = ""
-    backend_error: str = ""
+    #: Why a target does not answer, by its name; empty while it does.
+    backend_errors: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def backend_error(self) -> str:
+        """Which targets do not answer and why, in one line; empty while all do."""
+        told = {name: error for name, error in self.backend_errors.items() if error}
+        if list(told) == ["podman"]:
+            return told["podman"]
+        return "; ".join(f"{name}: {error}" for name, error in sorted(told.items()))
 
 
 service = ServiceStatus()

@@ -14,6 +14,7 @@ from django.conf import settings
 from devaipod_web.runs.models import Run, RunCommand, RunEvent, RunPod, Turn
 from devaipod_web.runs.services.commands import OPEN
 from devaipod_web.runs.states import State
+from pods.causes import ENTRY_CODES
 from pods.command import COMMAND
 from pods.sidecar.protocol import CommandKind, EventKind
 from pods.spec import AGENT, SIDECAR, Phase, PodState
@@ -174,3 +175,32 @@ def _title(run: Run, row: RunEvent) -> str:
         ).first()
         title = str(first.payload.get("title") or "") if first else ""
     return f"“{' '.join(title.split())[:200]}”" if title else "that it called"
+
+
+# --- a pod's containers -------------------------------------------------------------------------------------------
+
+
+def runs(state: PodState, container: str) -> bool:
+    """Whether a container runs."""
+    return _phase(state, container) is Phase.RUNNING
+
+
+def exited(state: PodState, container: str) -> bool:
+    """Whether a container has ended."""
+    return _phase(state, container) is Phase.EXITED
+
+
+def begins(state: PodState, *, on_cluster: bool) -> bool:
+    """Whether a pod that was just made is as it should be: its sidecar runs, or on a cluster is yet to run (after the clone)."""
+    found = state.containers.get(SIDECAR)
+    if found is None:
+        return on_cluster and not state.containers
+    return found.phase is Phase.RUNNING or (on_cluster and found.phase is not Phase.EXITED)
+
+
+def news_may_come(state: PodState, now: datetime) -> bool:
+    """Whether an agent that has just ended may still be spoken for by its sidecar."""
+    agent = state.containers[AGENT]
+    if agent.exit_code in ENTRY_CODES or agent.finished_at is None:
+        return False
+    return now - agent.finished_at < EXIT_NEWS

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: bench-llm help demo up down logs images setup doctor test check bench fmt lint locks openapi clean
+.PHONY: bench-llm help demo up down logs images control-plane setup doctor test test-kube check bench fmt lint locks openapi clean
 SHELL := /bin/sh
 # The system's Python runs devaipod_web.host until .venv is there; `make PYTHON=python3.12 up` chooses one.
 HOST = python=$$(PYTHON="$(PYTHON)" sh devaipod_web/host/find-python.sh) && "$$python" -m devaipod_web.host
@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Of tests: PYTEST="-k promote -x" make test; -n 0 runs them in one process, with output as it comes.
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: ## Everything from nothing, and a finished first run; again: one more run
 	@$(HOST) demo
@@ -24,6 +24,9 @@ logs: ## Follow the server's log
 images: ## Build the images, or find them in the local store; other agents: AGENTS="codex gemini", or all
 	@$(HOST) images --agents "$(AGENTS)"
 
+control-plane: ## Build the control plane's own image, for a cluster
+	@$(HOST) control-plane
+
 setup: ## Packages, .venv, podman's service and images, with what tests need
 	@$(HOST) setup --dev
 
@@ -37,6 +40,12 @@ check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \
 		&& $(BIN)/pytest -q -n 2 -m "not podman and not browser and not slow and not kube" $(PYTEST)
+
+test-kube: ## The tests on the cluster that KUBECONFIG names: real pods, and the control plane in it
+	@test -n "$$KUBECONFIG" || { echo "make test-kube needs a cluster: KUBECONFIG must name the kubeconfig of one where you may do everything" >&2; exit 1; }
+	@$(HOST) setup --dev
+	@$(HOST) control-plane
+	@$(HOST) test -n 0 -q -m kube $(PYTEST)
 
 bench-llm: ## What the gateway adds to a model request, beside LiteLLM and a bare pass-through
 	@$(HOST) venv --dev

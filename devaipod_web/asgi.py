@@ -25,7 +25,7 @@ from devaipod_web.runs.routing import websocket_urlpatterns  # noqa: E402
 
 log = structlog.get_logger("devaipod.web")
 #: Paths that are asked for all the time and say nothing.
-QUIET_PATHS = ("/static/", "/healthz")
+QUIET_PATHS = ("/static/", "/healthz", "/readyz")
 
 
 class AccessLog:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, include, path
 
-
-def healthz(request: HttpRequest) -> HttpResponse:
-    """Answers while the web service does."""
-    return HttpResponse("ok\n", content_type="text/plain")
-
+from devaipod_web.health import probes
 
 ROOMS = (
     "accounts",
@@ -27,7 +22,8 @@ ROOMS = (
 )
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("healthz", healthz, name="healthz"),
+    path("healthz", probes.healthz, name="healthz"),
+    path("readyz", probes.readyz, name="readyz"),
     *(
         path("", include(f"devaipod_web.{room}.urls"))
         for room in ROOMS

@@ -54,6 +54,7 @@ ROUTES: dict[str, Permission] = {
     "sign_in_link": Permission.PUBLIC,
     "sign_out": Permission.SELF,
     "healthz": Permission.PUBLIC,
+    "readyz": Permission.PUBLIC,
     "styleguide": Permission.VIEW,
     "now": Permission.VIEW,
     "now_live": Permission.VIEW,

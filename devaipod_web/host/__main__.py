@@ -19,6 +19,7 @@ VERBS = {
     "venv": "make .venv from the lock file (--dev: with what tests need)",
     "setup": "packages, containers.conf, podman's service and images (--dev: with what tests need)",
     "images": "build the images, or find them in the local store",
+    "control-plane": "build the control plane's own image, for a cluster",
     "up": "everything, and the server in the background",
     "demo": "up, and one run on the sample project",
     "down": "end the server and podman's service",
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m devaipod_web.host",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {verb:8} {what}" for verb, what in VERBS.items()),
+        epilog="\n".join(f"  {verb:13} {what}" for verb, what in VERBS.items()),
     )
     parser.add_argument("verb", choices=VERBS, metavar="VERB")
     parser.add_argument("--dev", action="store_true")
@@ -91,7 +92,9 @@ def _run(
     python.ensure_venv(say=say, dev=dev)
     _hand_on_clock(say)
     python.enter(arguments)
-    if verb in ("setup", "images"):
+    if verb == "control-plane":
+        commands.prepare_control_plane(folder, say=say)
+    elif verb in ("setup", "images"):
         # The tests drive every agent.
         commands.prepare(folder, say=say, tests=dev, agents=PACKAGED if dev else agents)
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from devaipod_web import home
 from devaipod_web.host import podman_config, podman_service, python, server
 from devaipod_web.host.errors import CommandFailed, HostError
-from devaipod_web.host.images import ROOT, Images, ensure_images
+from devaipod_web.host.images import ROOT, Images, ensure_control_plane, ensure_images
 from devaipod_web.host.packages import ensure_packages
 from devaipod_web.host.process import follow, quick
 from devaipod_web.host.terminal import Terminal
@@ -36,6 +36,15 @@ def prepare(
     if podman_service.ensure():
         say(f"✓ podman's API service started on {home.podman_socket()}")
     return ensure_images(say=say, agents=agents)
+
+
+def prepare_control_plane(folder: Path, *, say: Terminal) -> str:
+    """Build the image of the control plane itself; returns its reference. Raises HostError with the next step."""
+    _enter(folder)
+    facts = ensure_packages(say=say)
+    podman_config.write(facts)
+    podman_config.choose_storage(facts)
+    return ensure_control_plane(say=say)
 
 
 def up(folder: Path, *, say: Terminal, agents: tuple[str, ...] = ()) -> server.Card:

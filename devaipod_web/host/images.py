@@ -68,6 +68,8 @@ def _packaged(key: str) -> Recipe:
     )
 
 
+#: The image of the control plane itself, for clusters; no run ever has it, and no `setup` builds it.
+CONTROL_PLANE = "control-plane"
 #: Every image of ours by its name behind `devaipod-`.
 RECIPES_BY_NAME = {
     "base": Recipe("base/Containerfile", ("base",)),
@@ -78,6 +80,21 @@ RECIPES_BY_NAME = {
         ("pods/__init__.py", "pods/spec.py", "pods/sidecar"),
     ),
     "npm": Recipe("npm/Containerfile", ("npm",)),
+    CONTROL_PLANE: Recipe(
+        "control-plane/Containerfile",
+        (),
+        (
+            "devaipod_web",
+            "pods",
+            "templates",
+            "static",
+            "images",
+            "pyproject.toml",
+            "requirements-dev.lock",
+            "README.md",
+            "LICENSE",
+        ),
+    ),
     **{f"agent-{key}": _packaged(key) for key in PACKAGED},
 }
 #: Names on the command line: that of the default image, of the others, and all of these.
@@ -174,6 +191,35 @@ def ensure_images(*, say: Terminal, agents: tuple[str, ...] = ()) -> Images:
     card().parent.mkdir(parents=True, exist_ok=True)
     card().write_text(json.dumps(asdict(wanted)))
     return wanted
+
+
+def control_plane() -> str:
+    """What the image of this checkout's control plane is called, whether it is there or not."""
+    return f"localhost/devaipod-{CONTROL_PLANE}:{_digest(CONTROL_PLANE, _digest('base'))}"
+
+
+def ensure_control_plane(*, say: Terminal) -> str:
+    """Build the control plane's image when it is not in the local store; returns its reference, and `:dev` names it too.
+
+    Only from a checkout: a wheel holds no pyproject.toml. Raises HostError with the last lines of what failed.
+    """
+    if not home.in_checkout():
+        raise HostError(
+            "The control plane's image is built from a checkout: `git clone` the repository and `make control-plane` there"
+        )
+    base = f"localhost/devaipod-base:{_digest('base')}"
+    reference = control_plane()
+    if not stored(reference):
+        if not stored(base):
+            _make_base(base, say=say)
+        _build(CONTROL_PLANE, reference, base=base, say=say)
+        _forget_old(CONTROL_PLANE)
+    quick(
+        ["podman", "tag", reference, f"localhost/devaipod-{CONTROL_PLANE}:dev"],
+        env=podman_config.environment(),
+    )
+    say(f"✓ The control plane's image is {reference}")
+    return reference
 
 
 def _npm(base: str) -> str:
@@ -323,7 +369,7 @@ def _build(name: str, reference: str, *, base: str, say: Terminal) -> None:
                 "podman",
                 "build",
                 # An agent's build has gigabytes of packages between; only the result is worth keeping.
-                *(["--layers=false"] if name != "sidecar" else []),
+                *(["--layers=false"] if name not in ("sidecar", CONTROL_PLANE) else []),
                 "--network=host",
                 *arguments,
                 f"--volume={settings}:/mnt:ro",

@@ -34,7 +34,9 @@ def test_make_without_a_target_explains_every_target():
         "down",
         "logs",
         "images",
+        "control-plane",
         "test",
+        "test-kube",
         "check",
         "bench",
         "fmt",
@@ -169,6 +171,19 @@ def test_agents_are_named_on_the_command_line_with_spaces_or_commas(text, found)
 def test_an_agent_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(HostError, match="no image for cursor: there is opencode, claude, codex"):
         images.named("codex cursor")
+
+
+def test_the_control_planes_image_is_of_this_program_and_not_of_the_tests():
+    names = {name for name, _ in images._inputs(images.CONTROL_PLANE)}
+    assert {"devaipod_web/serve.py", "pods/spec.py", "templates/base.html"} <= names
+    assert {"pyproject.toml", "requirements-dev.lock", "README.md"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "var/", "docs/"))]
+
+
+def test_an_installed_wheel_says_where_the_control_planes_image_is_built(monkeypatch, out):
+    monkeypatch.setattr("devaipod_web.home.in_checkout", lambda: False)
+    with pytest.raises(HostError, match="from a checkout"):
+        images.ensure_control_plane(say=Terminal(out))
 
 
 def test_nothing_committed_for_the_images_names_a_registry_or_a_path_of_a_machine():

@@ -21,7 +21,7 @@ from pods.kubernetes_client import KubeClient
 from pods.kubernetes_cluster import Cluster
 from pods.kubernetes_relay import Relay
 from pods.sidecar.mux import Stream
-from tests.e2e.installation import ROOT
+from tests.deploy.kubectl import ROOT, rendered
 from tests.pods.services import SIDECAR_IMAGE
 
 _loaded: set[str] = set()
@@ -127,9 +127,8 @@ async def client_pod(client: KubeClient, image: str, program: str, name: str = "
 
 async def account_kubeconfig(client: KubeClient) -> str:
     """Apply deploy/hybrid to the client's namespace and return its account's kubeconfig, as docs/run/hybrid.md has one made."""
-    for name in ("access", "network"):
-        for document in yaml.safe_load_all((ROOT / f"deploy/hybrid/{name}.yaml").read_text()):
-            await _apply(client, document)
+    for document in rendered(ROOT / "deploy" / "hybrid"):
+        await _apply(client, document)
     for _ in range(100):
         secret = await client.json("GET", f"{client.of('secrets')}/control-plane-token")
         if secret.get("data", {}).get("token"):
@@ -143,9 +142,10 @@ async def account_kubeconfig(client: KubeClient) -> str:
 
 
 async def _apply(client: KubeClient, document: dict[str, Any]) -> None:
-    if document["metadata"]["name"] == "default":
-        return  # Every namespace has that account.
+    if document["kind"] == "Namespace" or document["metadata"]["name"] == "default":
+        return  # They are there.
     version, namespace = document["apiVersion"], client.cluster.namespace
+    document["metadata"]["namespace"] = namespace
     group = "api/v1" if version == "v1" else f"apis/{version}"
     plural = document["kind"].lower().removesuffix("y") + (
         "ies" if document["kind"].endswith("y") else "s"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pods.sidecar import relay_greeting
-from pods.sidecar.mux import CHUNK_BYTES, Mux, Stream, StreamCut
+from pods.sidecar.mux import CHUNK_BYTES, MAX_STREAMS, Mux, Stream, StreamCut
 
 #: Where sidecars dial, and where the control plane's port-forward ends.
 PORT = 8401
@@ -29,6 +29,9 @@ CONTROL_PORT = 8402
 TOKEN_FILE = "/run/devaipod-relay/token"
 #: Connections of one address at once; a sidecar's proxy takes 64 requests at once, its link is one, git needs some.
 MAX_PER_PEER = 128
+#: When this many are open in all, an address may have only so many: agents that hold what they can get shut nobody out.
+CROWDED = MAX_STREAMS * 3 // 4
+MAX_PER_PEER_CROWDED = 16
 #: Greetings that may be under way at once, and processes of a control plane that may be there.
 MAX_GREETINGS = 8
 MAX_PLANES = 16
@@ -159,10 +162,15 @@ class Relay:
             self._listening.close()
             self._listening = None
 
+    def _most(self) -> int:
+        """Connections that one address may have now."""
+        is_crowded = self._peers.total() >= CROWDED
+        return MAX_PER_PEER_CROWDED if is_crowded else MAX_PER_PEER
+
     async def _sidecar(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a sidecar, until both directions ended."""
         address, port = (writer.get_extra_info("peername") or ("", 0))[:2]
-        if not self._planes or self._peers[address] >= MAX_PER_PEER:
+        if not self._planes or self._peers[address] >= self._most():
             writer.transport.abort()
             return
         *_, newest = self._planes.values()

@@ -13,7 +13,7 @@ import pytest
 
 from pods.sidecar import relay_greeting
 from pods.sidecar.mux import Stream
-from pods.sidecar.relay import MAX_PER_PEER, StreamPipe
+from pods.sidecar.relay import CROWDED, MAX_PER_PEER, StreamPipe
 from tests.sidecar.relaying import HOST, TOKEN, Relay
 from tests.sidecar.rig import until
 
@@ -216,6 +216,25 @@ async def test_a_flood_of_one_address_is_bounded_and_others_get_through(relay):
     for _, one in flood:
         one.transport.abort()
     await until(lambda: sum(not s.closed.is_set() for s in held) == 1, 5, "the flood to end")
+
+
+async def test_many_addresses_that_hold_what_they_get_shut_nobody_out(relay):
+    await relay.control(echo)
+    held = []
+    for number in range(10, 10 + CROWDED // MAX_PER_PEER + 2):
+        for _ in range(MAX_PER_PEER):
+            held.append(
+                await asyncio.open_connection(HOST, relay.port, local_addr=(f"127.0.1.{number}", 0))
+            )
+    for number in range(100, 110):
+        reader, writer = await asyncio.open_connection(
+            HOST, relay.port, local_addr=(f"127.0.1.{number}", 0)
+        )
+        writer.write(b"me too")
+        async with asyncio.timeout(5):
+            assert await reader.readexactly(6) == b"me too"
+    for _, one in held:
+        one.transport.abort()
 
 
 async def test_hostile_frames_end_the_control_planes_pipe_and_the_next_one_serves(relay):

@@ -37,14 +37,13 @@ async def sites(mona):
     await db.close_connections()
 
 
-def add(mona: User, **more: str) -> Target:
+def add(mona: User) -> Target:
     return services.save(
         mona,
         None,
         name="away",
         kubeconfig_text=kubeconfig(server="https://127.0.0.1:1"),
         gateway_address=GATEWAY,
-        **more,
     )
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from pods.agents import EXIT_LIFECYCLE_FAILED
 from pods.command import EXIT_NO_WORKDIR
-from pods.findings import MAX_MESSAGE, Finding, finding, is_disk_full
+from pods.findings import CODES, MAX_MESSAGE, Finding, finding, is_disk_full
 from pods.reports import ContainerReport
-from pods.spec import AGENT, EXIT_AGENT_MISSING, SIDECAR, Phase
+from pods.spec import AGENT, EXIT_AGENT_MISSING, SIDECAR, Phase, Trouble
 
 #: Lines of a log that a sentence quotes, and characters of the quotation.
 QUOTED_LINES = 3
@@ -20,6 +20,8 @@ EXIT_SIGKILL = 137
 EXIT_SIGSEGV = 139
 #: Exit codes of the agent's entry: the supervisor need not wait for better news.
 ENTRY_CODES = frozenset({EXIT_AGENT_MISSING, EXIT_LIFECYCLE_FAILED, EXIT_NO_WORKDIR})
+#: What a backend may say of a pod that it has ended → the run ends with it.
+NOT_AGAIN = frozenset({"disk-full", "timed-out"})
 GIB = 1024**3
 
 
@@ -27,6 +29,8 @@ def agent_ended(agent: ContainerReport, *, program: str, memory_bytes: int) -> F
     """Why the agent's container ended."""
     code = agent.exit_code
     said = quoted(agent.logs)
+    if code is None:
+        return finding("agent-exited", f"The agent ended, and nobody knows its exit code.{said}")
     if code == EXIT_AGENT_MISSING:
         return finding(
             "agent-missing",
@@ -101,10 +105,26 @@ def _signal(code: int) -> str:
         return ""
 
 
-def why_lost(sidecar: ContainerReport | None, *, is_there: bool) -> str:
+def of_trouble(trouble: Trouble) -> Finding:
+    """What a backend itself says is wrong with a pod. Raises KeyError for a code that is not in the table."""
+    return finding(
+        trouble.code, trouble.message, container=trouble.container or CODES[trouble.code].container
+    )
+
+
+def ended_by_backend(troubles: Sequence[Trouble]) -> Finding | None:
+    """Why the backend ended a pod for what its run did, which a new attempt would only repeat; None: for no such thing."""
+    return next((of_trouble(one) for one in troubles if one.code in NOT_AGAIN), None)
+
+
+def why_lost(
+    sidecar: ContainerReport | None, *, is_there: bool, troubles: Sequence[Trouble] = ()
+) -> str:
     """Why a pod was lost, as the end of a sentence: with its sidecar, or from the backend altogether."""
     if not is_there:
         return "it is gone from the container backend."
+    if troubles:
+        return f"{troubles[0].message[:1].lower()}{troubles[0].message[1:]}"
     if sidecar is None or sidecar.state != Phase.EXITED:
         return "its sidecar does not run."
     if sidecar.oom_killed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from pods.causes import agent_ended, quoted
+from pods.causes import agent_ended, of_trouble, quoted
 from pods.errors import BackendError
 from pods.findings import ORDER, Finding, finding, of_backend
 from pods.reports import ContainerReport, PodReport
@@ -51,6 +51,12 @@ class Facts:
 
 
 Rule = Callable[[PodReport, Facts], Iterator[Finding]]
+
+
+def _troubles(pod: PodReport, facts: Facts) -> Iterator[Finding]:
+    for one in pod.troubles:
+        if facts.is_active or one.code != "pod-lost":
+            yield of_trouble(one)
 
 
 def _exits(pod: PodReport, facts: Facts) -> Iterator[Finding]:
@@ -129,11 +135,17 @@ def _warnings(pod: PodReport, facts: Facts) -> Iterator[Finding]:
         yield finding(code, text)
 
 
-RULES: tuple[Rule, ...] = (_starts, _exits, _gateway, _health, _warnings)
+RULES: tuple[Rule, ...] = (_troubles, _starts, _exits, _gateway, _health, _warnings)
 #: Rules whose findings a run in progress shows in lists. What a container's exit means is decided by the supervisor.
-LIVE_RULES: tuple[Rule, ...] = (_gateway, _health)
+LIVE_RULES: tuple[Rule, ...] = (_troubles, _gateway, _health)
 #: A finding that says it already → those that would only repeat it.
-COVERS: Mapping[str, frozenset[str]] = {"pod-lost": frozenset({"sidecar-exited"})}
+COVERS: Mapping[str, frozenset[str]] = {
+    "pod-lost": frozenset({"sidecar-exited"}),
+    # What a cluster ended as a whole, or never started, says nothing else by its containers.
+    "image-not-found": frozenset({"start-failed"}),
+    "pull-refused": frozenset({"start-failed"}),
+    "timed-out": frozenset({"sidecar-exited", "agent-exited"}),
+}
 
 
 def diagnose(pod: PodReport | None, facts: Facts) -> list[Finding]:

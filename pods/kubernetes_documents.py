@@ -53,13 +53,14 @@ STDIO_BYTES = 1 * MIB
 SHM_BYTES = 64 * MIB
 #: On a node's disk, beside the volumes: what a runtime keeps for a container, and the most of its log that is counted.
 SPARE_BYTES = 64 * MIB
-HEALTH_PERIOD_SECONDS = 10
+#: A check is a process; a node may have a hundred of our pods.
+HEALTH_PERIOD_SECONDS = 20
 HEALTH_TIMEOUT_SECONDS = 3
 HEALTH_RETRIES = 3
-#: What a scheduler sets aside of a limit: agents wait for their model most of the time.
-CPU_SHARE = 8
+#: What a scheduler sets aside of a limit. Agents wait for their model most of the time: memory is what fills a node.
+CPU_SHARE = 100
 MEMORY_SHARE = 4
-MIN_CPU_MILLI = 20
+MIN_CPU_MILLI = 5
 
 _MAKE = 'umask 022; for d in $1; do mkdir -p "$d" || exit 1; done; shift; exec "$@"'
 _FILL = (

@@ -55,7 +55,8 @@ class Ender:
             await self._delete(pod, grace=1)
             await self._watch.until(
                 pod,
-                lambda now: now is None or (is_deleted(now) and _has_ended(now)),
+                # Nothing starts any more in a pod that is to be deleted.
+                lambda now: now is None or (is_deleted(now) and not _runs(now)),
                 seconds=DELETE_SECONDS,
             )
             if await self._watch.pod(pod) is None:
@@ -123,9 +124,16 @@ class Ender:
             )
 
 
+def _runs(document: Document) -> bool:
+    """Whether a container of the pod runs now. One that the cluster has ended as a whole is left as it was last seen (1.20)."""
+    if (document.get("status") or {}).get("phase") in OVER:
+        return False
+    return any("running" in (one.get("state") or {}) for one in statuses(document).values())
+
+
 def _has_ended(document: Document) -> bool:
     """Whether nothing of the pod runs, nor will."""
-    if any("running" in (one.get("state") or {}) for one in statuses(document).values()):
+    if _runs(document):
         return False
     if (document.get("status") or {}).get("phase") in OVER:
         return True

@@ -34,6 +34,8 @@ CREATE_REASONS = frozenset(
 )
 #: Reasons of a container that ended without having run (containerd's, docker's).
 NEVER_RAN = frozenset({"StartError", "ContainerCannotRun", "CreateContainerError"})
+#: Exit code of what was killed (128 + SIGKILL).
+KILLED = 137
 OVER = frozenset({"Failed", "Succeeded"})
 #: A container's first checks do not count.
 HEALTH_START = timedelta(seconds=HEALTH_PERIOD_SECONDS * HEALTH_RETRIES + 5)
@@ -98,6 +100,11 @@ def is_deleted(document: Mapping[str, Any]) -> bool:
     return bool((document.get("metadata") or {}).get("deletionTimestamp"))
 
 
+def is_stopped(document: Mapping[str, Any]) -> bool:
+    """Whether it was we who had the cluster end the pod."""
+    return ANNOTATION_STOPPED in ((document.get("metadata") or {}).get("annotations") or {})
+
+
 # --- containers ---------------------------------------------------------------------------------------------
 
 
@@ -114,9 +121,10 @@ def _shown(
         elif name == AGENT:
             own = _filling(own, _state(HOME, one, found.get(HOME) or {}, now, ""))
     status = document.get("status") or {}
-    if status.get("phase") in OVER and own.phase in (Phase.RUNNING, Phase.CREATED):
-        # An evicted pod's containers are often left as they were last seen, or not listed at all.
-        return replace(own, phase=Phase.EXITED)
+    if status.get("phase") in OVER and own.phase is Phase.RUNNING:
+        # An ended pod's containers are often left as they were last seen. What we ended so did not listen.
+        code = KILLED if is_stopped(document) else None
+        return replace(own, phase=Phase.EXITED, exit_code=code)
     if status.get("reason") == "NodeLost" and own.phase is Phase.RUNNING:
         return replace(own, phase=Phase.UNKNOWN)
     return own
@@ -228,14 +236,13 @@ def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
 
 def _of_pod(document: Mapping[str, Any], reason: str, message: str) -> Trouble | None:
     """Why the pod as a whole ended or can't go on."""
-    annotations = (document.get("metadata") or {}).get("annotations") or {}
     node = str((document.get("spec") or {}).get("nodeName") or "its node")
     if reason == "Evicted":
         if any(word in message.lower() for word in _DISK):
             return Trouble("disk-full", f"The cluster ended the pod: {message}", AGENT)
         return Trouble("pod-lost", f"The node {node} evicted the pod: {message}")
     if reason == "DeadlineExceeded":
-        if ANNOTATION_STOPPED in annotations:
+        if is_stopped(document):
             return None
         return Trouble("timed-out", "The cluster ended the pod at its deadline.")
     if reason == "NodeLost":

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pods.findings import Finding, from_json
-from pods.spec import ContainerState, PodState
+from pods.spec import ContainerState, PodState, Trouble
 
 #: Lines of each container's log that are kept and shown, and characters of a line.
 KEPT_LINES = 50
@@ -50,7 +50,10 @@ class ContainerReport:
 
 @dataclass(frozen=True)
 class PodReport:
-    """A pod as a diagnosis sees it. `findings` are those that were made when it went; None: it is to be looked at now."""
+    """A pod as a diagnosis sees it. `findings` are those that were made when it went; None: it is to be looked at now.
+
+    `troubles` are the backend's own words about it.
+    """
 
     name: str
     backend: str
@@ -58,6 +61,7 @@ class PodReport:
     containers: tuple[ContainerReport, ...] = ()
     warnings: tuple[str, ...] = ()
     findings: tuple[Finding, ...] | None = None
+    troubles: tuple[Trouble, ...] = ()
 
     def container(self, name: str) -> ContainerReport | None:
         """The container of this name."""
@@ -88,6 +92,7 @@ def report(
             for name, state in sorted(pod.containers.items())
         ),
         warnings=pod.warnings,
+        troubles=pod.troubles,
     )
 
 

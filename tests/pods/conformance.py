@@ -55,7 +55,7 @@ class LookTests:
         await kit.up(spec)
 
         async def health(want: str) -> str:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(kit.gives.health_seconds):
                 while True:
                     assert await kit.backend.check_health(spec.name, AGENT)
                     state = await kit.backend.pod(spec.name)

@@ -56,6 +56,7 @@ class Gives:
     its scratch folder. `namespaces`: those that the two containers share. `interfaces` of the pod's network. `kept`: kinds of volumes
     that outlive a pod. `users`: what is asked for, and the uid and gid that it becomes. `clock`: the grain of its times.
     `has_store`: images are looked into before a pod is made of them. `runs_checks`: health checks run by themselves.
+    `knows_users`: the names of an image's users. `health_seconds`: the most until a failing check has its effect.
     `tells_streams`: a log's line says which stream it is of. `log_limit`: a container's log is bounded by its own limit.
     """
 
@@ -77,6 +78,8 @@ class Gives:
     runs_checks: bool = False
     tells_streams: bool = True
     log_limit: bool = True
+    knows_users: bool = True
+    health_seconds: float = 60
     follow_seconds: float = 0.05
 
 
@@ -96,6 +99,8 @@ KUBERNETES = Gives(
     runs_checks=True,
     tells_streams=False,
     log_limit=False,
+    knows_users=False,
+    health_seconds=150,
 )
 
 

@@ -51,7 +51,9 @@ async def why_lost(backend: ContainerBackend, name: str, state: PodState | None)
     if found is not None:
         lines = await diagnosis.last_lines(backend, name, SIDECAR)
         sidecar = reports.container_report(found, lines)
-    return causes.why_lost(sidecar, is_there=state is not None)
+    return causes.why_lost(
+        sidecar, is_there=state is not None, troubles=state.troubles if state else ()
+    )
 
 
 def exited(pod: PodState | None, container: str) -> ContainerState | None:

@@ -58,10 +58,10 @@ SPARE_BYTES = 64 * MIB
 HEALTH_PERIOD_SECONDS = 20
 HEALTH_TIMEOUT_SECONDS = 3
 HEALTH_RETRIES = 3
-#: What a scheduler sets aside of a limit: agents wait for their model most of the time.
-CPU_SHARE = 8
+#: What a scheduler sets aside of a limit. Agents wait for their model most of the time: memory is what fills a node.
+CPU_SHARE = 100
 MEMORY_SHARE = 4
-MIN_CPU_MILLI = 20
+MIN_CPU_MILLI = 5
 
 _MAKE = 'umask 022; for d in $1; do mkdir -p "$d" || exit 1; done; shift; exec "$@"'
 _FILL = (

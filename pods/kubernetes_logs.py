@@ -246,7 +246,7 @@ class Logs:
                 )
             except TimeoutError:
                 continue
-            return document is not None and bool(_state(document, part) or _is_over(document))
+            return document is not None and bool(_state(document, part))
 
     async def _ended(self, pod: str, part: str) -> bool:
         """Whether a container whose log has ended has ended itself."""

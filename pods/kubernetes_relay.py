@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from pods.kubernetes_forward import open_forward
 from pods.sidecar import relay_greeting
 from pods.sidecar.mux import Mux, PipeBroken, Stream
 
+#: This process, to the relay: several of one control plane may serve the gateway.
+PROCESS = secrets.token_hex(8)
 LEAST_PAUSE_SECONDS = 0.2
 MOST_PAUSE_SECONDS = 10.0
 #: A forward that held this long was well: the next pause is the least again.
@@ -105,7 +108,8 @@ class Relay:
             began = loop.time()
             try:
                 await self._round()
-            except (BackendError, OSError, TimeoutError) as error:
+            except Exception as error:
+                # Also what nobody thought of: a keeper that ended would be a target that waits for ever.
                 if self._state.connected and loop.time() - began > HELD_SECONDS:
                     pause = LEAST_PAUSE_SECONDS
                 await self._tell(error)
@@ -130,7 +134,7 @@ class Relay:
         address, uid = pod["status"]["podIP"], pod["metadata"]["uid"]
         pipe = await self._reach(pod)
         try:
-            first = await relay_greeting.greet(pipe, self._token)
+            first = await relay_greeting.greet(pipe, self._token, PROCESS)
         except BaseException as error:
             pipe.close()
             if isinstance(error, relay_greeting.GreetingRefused):

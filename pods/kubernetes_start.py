@@ -15,7 +15,7 @@ from pods.errors import (
     StartFailed,
 )
 from pods.kubernetes_client import KubeClient
-from pods.kubernetes_state import image_code, image_of, is_final, pod_state, statuses
+from pods.kubernetes_state import OVER, image_code, image_of, is_final, pod_state, statuses
 from pods.kubernetes_watch import Document, Watch
 from pods.spec import Phase, PodState, PullProgress, Trouble
 
@@ -43,7 +43,7 @@ class Starter:
         """Wait until a container has begun (it may have ended, too). Raises PodNotFound and what `refusal` finds."""
         begun = time.monotonic()
         said: set[str] = set()
-        asked = begun
+        asked = begun - ASK_SECONDS
         pulling = False
         while True:
             document = await self._next(pod, container)
@@ -120,6 +120,8 @@ def refusal(
         if error is not None:
             return error
     found = state.containers[container]
+    if found.phase is Phase.CREATED and (document.get("status") or {}).get("phase") in OVER:
+        return StartFailed(f"The pod ended before its container `{container}` could start.")
     # A trouble that may pass is an error of its container, too.
     if not state.troubles and found.phase is Phase.CREATED and found.error:
         return StartFailed(f"The container `{container}` did not start: {found.error}")

@@ -121,10 +121,10 @@ def _shown(
         elif name == AGENT:
             own = _filling(own, _state(HOME, one, found.get(HOME) or {}, now, ""))
     status = document.get("status") or {}
-    if status.get("phase") in OVER and own.phase in (Phase.RUNNING, Phase.CREATED):
-        # An ended pod's containers are often left as they were last seen, or not listed at all. What we ended so did not listen.
-        was_killed = own.phase is Phase.RUNNING and is_stopped(document)
-        return replace(own, phase=Phase.EXITED, exit_code=KILLED if was_killed else None)
+    if status.get("phase") in OVER and own.phase is Phase.RUNNING:
+        # An ended pod's containers are often left as they were last seen. What we ended so did not listen.
+        code = KILLED if is_stopped(document) else None
+        return replace(own, phase=Phase.EXITED, exit_code=code)
     if status.get("reason") == "NodeLost" and own.phase is Phase.RUNNING:
         return replace(own, phase=Phase.UNKNOWN)
     return own

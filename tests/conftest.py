@@ -25,6 +25,7 @@ INTEGRATION = (
     "forges/test_http.py",
     "forges/test_staging.py",
     "gateway/test_doors.py",
+    "gateway/test_relayed.py",
     "gateway/test_sidecar_socket.py",
     "host/test_doctor.py",
     "llm/test_faults.py",
@@ -36,6 +37,7 @@ INTEGRATION = (
     "reviews/test_pages.py",
     "reviews/test_promote.py",
     "reviews/test_refresh.py",
+    "sidecar/test_relay.py",
     "spend/test_pages.py",
 )
 

@@ -39,7 +39,7 @@ LOOK_EVERY_SECONDS = 0.25
 
 def find(name: str) -> RunPod:
     """The pod of this name among this installation's rows; never asked of the backend. Raises Http404."""
-    pod = RunPod.objects.select_related("run", "run__project").filter(name=name).first()
+    pod = RunPod.objects.select_related("run", "run__project", "target").filter(name=name).first()
     if pod is None:
         raise nothing("pod", name)
     return pod
@@ -66,7 +66,8 @@ class Filters(Schema):
     )
     live: bool = Field(False, description="Only those that live: the same as `state=live`.")
     attempt: int | None = Field(None, ge=1, le=32767, description="This attempt of its run.")
-    backend: str = Field("", description="Where it runs.", max_length=40)
+    backend: str = Field("", description="What made it: podman or kubernetes.", max_length=40)
+    target: str = Field("", description="The name of a target.", max_length=40)
 
 
 @operation(router, "GET", "", operation_id="pods_list", response=list[PodOut])
@@ -76,7 +77,7 @@ def pods_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[RunPod]
 
     Each is an attempt of a run. Newest first, unless `sort` says otherwise.
     """
-    rows = RunPod.objects.select_related("run", "run__project")
+    rows = RunPod.objects.select_related("run", "run__project", "target")
     if filters.run:
         rows = rows.filter(run__key=filters.run)
     if filters.project:
@@ -93,6 +94,8 @@ def pods_list(request: HttpRequest, filters: Query[Filters]) -> QuerySet[RunPod]
         rows = rows.filter(attempt=filters.attempt)
     if filters.backend:
         rows = rows.filter(backend=filters.backend)
+    if filters.target:
+        rows = rows.filter(target__name=filters.target)
     return rows
 
 

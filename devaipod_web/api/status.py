@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest
 from ninja import Router
 
@@ -20,6 +19,7 @@ from devaipod_web.reviews.models import Review, ReviewState
 from devaipod_web.runs.models import PermissionRequest, PermissionState, Run
 from devaipod_web.runs.states import ACTIVE, State
 from devaipod_web.runs.supervisor import image
+from devaipod_web.targets import queries as targets
 from pods.agents import ACP_PROFILES, AgentProfile
 
 router = Router(tags=["status"])
@@ -45,7 +45,7 @@ def status(request: HttpRequest) -> dict[str, Any]:
         "user": user.username,
         "role": role_of(user) or "",
         "project": project.slug if project is not None else None,
-        "max_runs": settings.MAX_RUNS,
+        "max_runs": targets.most_at_once(),
         "active_runs": runs.filter(state__in=ACTIVE).count(),
         "queued_runs": runs.filter(state=State.QUEUED).count(),
         "waiting_permissions": asked.count(),

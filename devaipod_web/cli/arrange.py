@@ -105,7 +105,7 @@ HELP: dict[str, Help] = {
     "provider test": Help(("devaipod provider test PROVIDER",), {0: "it answered well", 1: "it did not"}),
     "provider reseal": Help(("devaipod provider reseal",), {0: "every secret is sealed anew", 1: "no key opens one"}),
     "target list": Help(("devaipod target list", "devaipod target list --json | jq '.[] | select(.health != \"ok\")'")),
-    "target add": Help(("kubectl config view --minify --flatten | devaipod target add cluster-a --kubeconfig - --gateway http://10.0.0.7:8001",),
+    "target add": Help(("kubectl config view --minify --flatten --raw | devaipod target add cluster-a --kubeconfig - --gateway http://10.0.0.7:8001",),
         {0: "added, and it answers", 1: "not added, or it does not answer"}),
     "target test": Help(("devaipod target test podman",), {0: "it answered", 1: "it did not"}),
     "target rm": Help(("devaipod target rm cluster-a",)),

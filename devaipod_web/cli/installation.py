@@ -87,7 +87,7 @@ def _say_status(client: Client, found: dict[str, Any]) -> None:
         ("you", f"{clean(found['user'])}{role}"),
         (
             "runs",
-            f"{found['active_runs']} of {found['max_runs']} at work, {found['queued_runs']} queued",
+            f"{found['active_runs']}{_of(found['max_runs'])} at work, {found['queued_runs']} queued",
         ),
         (
             "needs a person",
@@ -103,6 +103,10 @@ def _say_status(client: Client, found: dict[str, Any]) -> None:
         )
     for one in found["services"]:
         say(f"  {output.state(one['health'])}  {clean(one['title'])}: {clean(one['says'])}")
+
+
+def _of(most: int | None) -> str:
+    return f" of {most}" if most is not None else ""
 
 
 def services(as_json: AsJson = False) -> None:

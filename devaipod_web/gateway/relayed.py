@@ -23,6 +23,8 @@ log = structlog.get_logger("devaipod.gateway.relayed")
 #: Bytes that the application may be ahead of the stream before it is asked to wait.
 HIGH_WATER_BYTES = 4 * CHUNK_BYTES
 LOW_WATER_BYTES = CHUNK_BYTES
+#: A connection on which no whole head of a request has come by then is dropped: whoever holds it open holds a place.
+HEAD_SECONDS = 15.0
 
 
 class StreamTransport(asyncio.Transport):
@@ -47,6 +49,7 @@ class StreamTransport(asyncio.Transport):
             asyncio.create_task(self._read(), name="relayed-read"),
             asyncio.create_task(self._write(), name="relayed-write"),
         ]
+        idle = self._loop.call_later(HEAD_SECONDS, self._drop_idle, self._protocol)
         lost: Exception | None = None
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -59,6 +62,7 @@ class StreamTransport(asyncio.Transport):
                     error = task.exception()
                     lost = lost or (error if isinstance(error, Exception) else None)
         finally:
+            idle.cancel()
             self._closing = True
             for task in tasks:
                 task.cancel()
@@ -93,6 +97,11 @@ class StreamTransport(asyncio.Transport):
                 self._is_paused = False
                 self._protocol.resume_writing()
         await self._stream.end()
+
+    def _drop_idle(self, first: asyncio.Protocol) -> None:
+        # uvicorn's protocol has a cycle from its first request's head on, and another one follows it for a websocket.
+        if self._protocol is first and getattr(first, "cycle", None) is None:
+            self.abort()
 
     def _close(self) -> None:
         self._closing = True

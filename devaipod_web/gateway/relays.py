@@ -156,6 +156,10 @@ class Relays:
         kept = self.kept.get(row.pk)
         if kept is not None and kept.made_from == made_from:
             kept.target = row
+            state = kept.relay.state
+            if state.connected and not row.relay_connected:
+                # Another process lost its own, or ended.
+                await db.write(note_relay, row.pk, state)
             return
         if kept is not None:
             # Where it was, nothing of this target is kept any more, unless only the way there has changed.

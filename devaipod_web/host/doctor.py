@@ -82,7 +82,8 @@ def check(folder: Path, *, targets: Iterable[TargetFacts] = ()) -> list[Finding]
     case = replace(case, targets=(*case.targets, *targets))
     found: list[Finding] = []
     for look in CHECKS:
-        found += look(case)
+        if look not in OF_PODMAN or host_facts.uses_podman():
+            found += look(case)
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
 
@@ -456,7 +457,7 @@ def _images(case: Case) -> Iterator[Finding]:
 
 
 def _browser(case: Case) -> Iterator[Finding]:
-    if not case.facts.chromium:
+    if paths.in_checkout() and not case.facts.chromium:
         yield Finding(
             "chromium-missing",
             Severity.NOTE,
@@ -481,6 +482,8 @@ CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     _targets,
     _browser,
 )
+#: Of these what a control plane without podman need not have.
+OF_PODMAN = (_podman, _runtime, _limits, _rootless, _bounds, _images)
 
 
 def show(found: list[Finding]) -> str:

@@ -94,6 +94,11 @@ def look() -> Facts:
     )
 
 
+def uses_podman() -> bool:
+    """Whether this host's podman is a target; `DEVAIPOD_PODMAN=off` says that all runs go to clusters."""
+    return os.environ.get("DEVAIPOD_PODMAN", "on").lower() in ("1", "true", "yes", "on")
+
+
 def cgroups(mounts: Path = Path("/proc/self/mounts")) -> str:
     """Which cgroups are mounted: `v2` alone, `v1`, `hybrid` (v1 with the v2 tree beside it), or `none`."""
     kinds: set[str] = set()

@@ -72,6 +72,14 @@ def of_target(target: Target | None) -> ContainerBackend:
     return backend
 
 
+async def let_go(target: Target) -> None:
+    """Close the running loop's backend of a cluster that is no more, or is reached in another way. Safe to repeat."""
+    with _lock:
+        found = _clusters.get(asyncio.get_running_loop(), {}).pop(target.key, None)
+    if found is not None:
+        await found[1].close()
+
+
 def reached_by(target: Target) -> str:
     """Changes when the target is reached in another way; says nothing about the credential."""
     parts = (

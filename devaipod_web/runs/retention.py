@@ -25,6 +25,7 @@ from devaipod_web.runs.states import ENDED
 from devaipod_web.runs.supervisor.pod_spec import volume_name
 from devaipod_web.targets.models import Target
 from pods.backend import ContainerBackend
+from pods.errors import BackendError
 from pods.spec import VolumeKind
 
 BackendOf = Callable[[Target | None], ContainerBackend]
@@ -105,21 +106,30 @@ def size_of(folder: Path) -> int:
 async def apply(items: list[Item], backend_of: BackendOf) -> list[Item]:
     """Remove what was planned and return what went. A run that has gone on since is left alone. `backend_of` gives a target's backend.
 
-    What a killed process left half removed is planned again the next time. Raises BackendError when volumes can't be removed.
+    What a killed process left half removed is planned again the next time. A target that does not answer holds up no other; then
+    raises BackendError at the end, and what is there is planned again.
     """
     done = []
+    failed: BackendError | None = None
     for item in items:
         if not await db.write(_claim, item):
             continue
         if item.what == LOGS:
             await asyncio.to_thread(shutil.rmtree, home.run_logs_dir(item.run), ignore_errors=True)
         else:
-            for target in await db.read(targets_of, item.run):
-                for name in item.names:
-                    await backend_of(target).remove_volume(name)
+            try:
+                for target in await db.read(targets_of, item.run):
+                    for name in item.names:
+                        await backend_of(target).remove_volume(name)
+            except BackendError as error:
+                failed = failed or error
+                await db.write(_unclaim, item)
+                continue
         await db.write(_note, item)
         log.info("retention.removed", what=item.what, run=item.run, bytes=item.bytes)
         done.append(item)
+    if failed is not None:
+        raise failed
     return done
 
 
@@ -130,6 +140,11 @@ def _claim(item: Item) -> bool:
     keep = settings.KEEP_LOGS if item.what == LOGS else settings.KEEP_VOLUMES
     due = Run.objects.filter(_ended(now - keep), key=item.run, **{column: None})
     return bool(due.update(**{column: now}))
+
+
+def _unclaim(item: Item) -> None:
+    """The volumes are still there: they are planned again."""
+    Run.objects.filter(key=item.run).update(volumes_pruned_at=None)
 
 
 def _note(item: Item) -> None:

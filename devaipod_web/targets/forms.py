@@ -84,7 +84,7 @@ class TargetForm(forms.Form):
                 del self.fields[name]
             self.fields["max_runs"].help_text = "At most DEVAIPOD_MAX_RUNS. Empty: so many."
             return
-        said = "With everything in it, and no program to execute: kubectl config view --minify --flatten."
+        said = "With everything in it, and no program to execute: kubectl config view --minify --flatten --raw."
         if target is not None and target.kubeconfig:
             said = f"One is set. It is shown never; leave this empty to keep it. {said}"
         elif in_cluster():

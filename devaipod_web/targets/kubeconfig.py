@@ -18,7 +18,7 @@ MAX_BYTES = 128 * 1024
 #: Keys of a user or cluster that are paths of this host, or programs to execute.
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 _PROGRAMS = ("exec", "auth-provider")
-FLATTEN = "`kubectl config view --minify --flatten` writes one with everything in it."
+FLATTEN = "`kubectl config view --minify --flatten --raw` writes one with everything in it."
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def read(text: str, *, context: str = "") -> Kubeconfig:
     chosen = _named(document, "contexts", "context", name)
     cluster = _named(document, "clusters", "cluster", str(chosen.get("cluster") or ""))
     user = _named(document, "users", "user", str(chosen.get("user") or ""))
+    if any(_is_left_out(value) for value in (*cluster.values(), *user.values())):
+        raise ValueError(f"The kubeconfig's secrets are left out. {FLATTEN}")
     server = _server(cluster)
     for part in (cluster, user):
         _refuse_what_leaves(part)
@@ -54,6 +56,11 @@ def read(text: str, *, context: str = "") -> Kubeconfig:
         "users": [{"name": chosen["user"], "user": user}],
     }
     return Kubeconfig(name, server, str(chosen.get("namespace") or ""), json.dumps(kept))
+
+
+def _is_left_out(value: object) -> bool:
+    """Whether it is what `kubectl config view` prints in a secret's place."""
+    return value in ("REDACTED", "DATA+OMITTED")
 
 
 def _document(text: str) -> dict[str, Any]:

@@ -109,6 +109,13 @@ def most_runs(row: Target) -> int | None:
     return _most(row, None)
 
 
+def most_at_once() -> int | None:
+    """How many runs all targets together take at once; None when one has no bound."""
+    bounds = [most_runs(row) for row in targets().filter(enabled=True)]
+    known = [bound for bound in bounds if bound is not None]
+    return sum(known) if len(known) == len(bounds) else None
+
+
 def _most(row: Target, podman_places: int | None) -> int | None:
     bounds = [row.max_runs, row.capacity]
     if row.is_podman:

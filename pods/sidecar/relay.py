@@ -17,10 +17,11 @@ import os
 import signal
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from pods.sidecar import relay_greeting
-from pods.sidecar.mux import CHUNK_BYTES, Mux, Stream, StreamCut
+from pods.sidecar.mux import CHUNK_BYTES, MAX_STREAMS, Mux, Stream, StreamCut
 
 #: Where sidecars dial, and where the control plane's port-forward ends.
 PORT = 8401
@@ -28,8 +29,12 @@ CONTROL_PORT = 8402
 TOKEN_FILE = "/run/devaipod-relay/token"
 #: Connections of one address at once; a sidecar's proxy takes 64 requests at once, its link is one, git needs some.
 MAX_PER_PEER = 128
-#: Greetings that may be under way at once; whoever reaches loopback is the port-forward, and a second control plane waits its turn.
+#: When this many are open in all, an address may have only so many: agents that hold what they can get shut nobody out.
+CROWDED = MAX_STREAMS * 3 // 4
+MAX_PER_PEER_CROWDED = 16
+#: Greetings that may be under way at once, and processes of a control plane that may be there.
 MAX_GREETINGS = 8
+MAX_PLANES = 16
 
 
 class StreamPipe:
@@ -53,6 +58,21 @@ class StreamPipe:
         self._writer.transport.abort()
 
 
+@dataclass(eq=False)
+class _Plane:
+    """One process of a control plane that is there."""
+
+    mux: Mux
+    carrying: asyncio.Task[None]
+
+    async def leave(self) -> None:
+        """End what it had."""
+        # A task that is cancelled before its first step closes nothing.
+        self.mux.close()
+        self.carrying.cancel()
+        await asyncio.gather(self.carrying, return_exceptions=True)
+
+
 class Relay:
     """Sidecars' port on `host`, the control plane's on loopback. Port 0 means: any that is free."""
 
@@ -63,9 +83,10 @@ class Relay:
         self.port = port
         self.control_port = control_port
         self._token = token
-        self._mux: Mux | None = None
-        self._carrying: asyncio.Task[None] | None = None
-        self._taking_over = asyncio.Lock()
+        #: By their processes' names; the last one is the newest, and new connections are its.
+        self._planes: dict[str, _Plane] = {}
+        self._listening: asyncio.Server | None = None
+        self._turning = asyncio.Lock()
         self._peers: Counter[str] = Counter()
         self._greetings = 0
 
@@ -80,70 +101,82 @@ class Relay:
             async with control:
                 await asyncio.Event().wait()
         finally:
-            await self._leave()
+            for plane in list(self._planes.values()):
+                await plane.leave()
 
     async def _control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One port-forward of a control plane. A new one closes the old: after a laptop's sleep the old is dead and does not know it."""
+        """One port-forward. A new one of the same process closes the old: after a laptop's sleep the old is dead and does not know it."""
         pipe = StreamPipe(reader, writer)
-        if self._greetings >= MAX_GREETINGS:
+        if self._greetings >= MAX_GREETINGS or len(self._planes) >= MAX_PLANES:
             pipe.close()
             return
         self._greetings += 1
         try:
-            first = await relay_greeting.admit(pipe, self._token)
+            process, first = await relay_greeting.admit(pipe, self._token)
         except (OSError, TimeoutError) as error:
             _say(f"not let in: {error or type(error).__name__}")
             pipe.close()
             return
         finally:
             self._greetings -= 1
-        async with self._taking_over:
-            await self._leave()
-            self._mux = Mux(pipe, first=first)
-            self._carrying = asyncio.create_task(self._carry(self._mux), name="relay-carry")
+        async with self._turning:
+            old = self._planes.pop(process, None)
+            if old is not None:
+                await old.leave()
+            mux = Mux(pipe, first=first)
+            carrying = asyncio.create_task(self._carry(process, mux), name="relay-carry")
+            self._planes[process] = _Plane(mux, carrying)
+            await self._listen_or_not()
 
-    async def _carry(self, mux: Mux) -> None:
-        server: asyncio.Server | None = None
+    async def _carry(self, process: str, mux: Mux) -> None:
         try:
-            server = await asyncio.start_server(
-                lambda reader, writer: self._sidecar(mux, reader, writer),
-                self.host,
-                self.port,
-                limit=CHUNK_BYTES,
-                backlog=512,
-            )
-            self.port = server.sockets[0].getsockname()[1]
-            _say(f"the control plane is there: relaying {self.host} port {self.port}")
             await mux.run()
         except OSError as error:
             _say(f"the control plane went away: {error}")
         finally:
-            if server is not None:
-                server.close()
             mux.close()
+            plane = self._planes.get(process)
+            if plane is not None and plane.mux is mux:
+                del self._planes[process]
+                self._close_if_left()
 
-    async def _leave(self) -> None:
-        """End what the control plane before had."""
-        carrying, self._carrying = self._carrying, None
-        if self._mux is not None:
-            # A task that is cancelled before its first step closes nothing.
-            self._mux.close()
-            self._mux = None
-        if carrying is not None:
-            carrying.cancel()
-            await asyncio.gather(carrying, return_exceptions=True)
+    async def _listen_or_not(self) -> None:
+        if self._listening is None and self._planes:
+            try:
+                self._listening = await asyncio.start_server(
+                    self._sidecar, self.host, self.port, limit=CHUNK_BYTES, backlog=512
+                )
+            except OSError as error:
+                _say(f"{self.host} port {self.port} cannot be used: {error}")
+                for plane in self._planes.values():
+                    plane.mux.close()
+                return
+            self.port = self._listening.sockets[0].getsockname()[1]
+        # It may have left while the port was opened.
+        self._close_if_left()
+        if self._planes:
+            _say(f"the control plane is there: relaying {self.host} port {self.port}")
 
-    async def _sidecar(
-        self, mux: Mux, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def _close_if_left(self) -> None:
+        if self._listening is not None and not self._planes:
+            self._listening.close()
+            self._listening = None
+
+    def _most(self) -> int:
+        """Connections that one address may have now."""
+        is_crowded = self._peers.total() >= CROWDED
+        return MAX_PER_PEER_CROWDED if is_crowded else MAX_PER_PEER
+
+    async def _sidecar(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a sidecar, until both directions ended."""
-        address, port = writer.get_extra_info("peername")[:2]
-        if self._peers[address] >= MAX_PER_PEER:
+        address, port = (writer.get_extra_info("peername") or ("", 0))[:2]
+        if not self._planes or self._peers[address] >= self._most():
             writer.transport.abort()
             return
+        *_, newest = self._planes.values()
         self._peers[address] += 1
         try:
-            stream = mux.open(f"{address} {port}")
+            stream = newest.mux.open(f"{address} {port}")
             await _both_ways(stream, reader, writer)
         except StreamCut:
             pass

@@ -1,11 +1,11 @@
 """How a control plane and the relay recognise each other: both prove that they know the token, and neither sends it.
 
-    control plane   devaipod-relay 1 <its nonce>
+    control plane   devaipod-relay 1 <its nonce> <its process>
     relay           devaipod-relay 1 <its nonce> <its proof>
     control plane   <its proof>
     relay           welcome
 
-One line each; a proof is HMAC-SHA256 of the token over who proves it and both nonces. Then frames follow (`mux`).
+One line each; a proof is HMAC-SHA256 of the token over who proves it, the process and both nonces. Then frames follow (`mux`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ class GreetingRefused(PipeBroken):
     """The other side does not know the token, or speaks another version: dialling again does not help, making the relay anew does."""
 
 
-async def greet(pipe: Pipe, token: str) -> bytes:
-    """The control plane's side; returns what came after it. Raises `GreetingRefused`, `PipeBroken`, OSError or TimeoutError."""
+async def greet(pipe: Pipe, token: str, process: str) -> bytes:
+    """The control plane's side; returns what came after it. `process` is letters and digits.
+
+    Raises `GreetingRefused`, `PipeBroken`, OSError or TimeoutError.
+    """
     async with asyncio.timeout(SECONDS):
         mine = secrets.token_hex(NONCE_BYTES)
-        await pipe.write(f"{NAME} {VERSION} {mine}\n".encode())
+        await pipe.write(f"{NAME} {VERSION} {mine} {process}\n".encode())
         line, rest = await _line(pipe, b"")
         words = line.split(" ")
         if words[:1] != [NAME] or len(words) != 4:
@@ -39,36 +42,36 @@ async def greet(pipe: Pipe, token: str) -> bytes:
         if words[1] != str(VERSION):
             raise GreetingRefused(f"the relay speaks version {words[1][:20]}, and not {VERSION}")
         theirs = words[2]
-        if not _same(words[3], _proof(token, "relay", mine, theirs)):
+        said = (process, mine, theirs)
+        if not _same(words[3], _proof(token, "relay", said)):
             raise GreetingRefused("the relay has another token")
-        await pipe.write((_proof(token, "control", mine, theirs) + "\n").encode())
+        await pipe.write((_proof(token, "control", said) + "\n").encode())
         line, rest = await _line(pipe, rest)
         if line != "welcome":
             raise GreetingRefused(f"the relay said {line[:80]!r} instead of welcome")
         return rest
 
 
-async def admit(pipe: Pipe, token: str) -> bytes:
-    """The relay's side; returns what came after it. Raises like `greet`."""
+async def admit(pipe: Pipe, token: str) -> tuple[str, bytes]:
+    """The relay's side; returns who it is and what came after it. Raises like `greet`."""
     async with asyncio.timeout(SECONDS):
         line, rest = await _line(pipe, b"")
         words = line.split(" ")
-        if words[:1] != [NAME] or len(words) != 3 or len(words[2]) != 2 * NONCE_BYTES:
+        if words[:1] != [NAME] or len(words) != 4 or len(words[2]) != 2 * NONCE_BYTES:
             raise GreetingRefused("what called is no control plane")
-        mine, theirs = secrets.token_hex(NONCE_BYTES), words[2]
-        await pipe.write(
-            f"{NAME} {VERSION} {mine} {_proof(token, 'relay', theirs, mine)}\n".encode()
-        )
+        mine, process = secrets.token_hex(NONCE_BYTES), words[3]
+        said = (process, words[2], mine)
+        await pipe.write(f"{NAME} {VERSION} {mine} {_proof(token, 'relay', said)}\n".encode())
         line, rest = await _line(pipe, rest)
-        if not _same(line, _proof(token, "control", theirs, mine)):
+        if not _same(line, _proof(token, "control", said)):
             raise GreetingRefused("the control plane has another token")
         await pipe.write(b"welcome\n")
-        return rest
+        return process, rest
 
 
-def _proof(token: str, who: str, control: str, relay: str) -> str:
-    said = f"{NAME} {VERSION} {who} {control} {relay}".encode()
-    return hmac.new(token.encode(), said, "sha256").hexdigest()
+def _proof(token: str, who: str, said: tuple[str, str, str]) -> str:
+    text = " ".join((NAME, str(VERSION), who, *said))
+    return hmac.new(token.encode(), text.encode(), "sha256").hexdigest()
 
 
 def _same(one: str, other: str) -> bool:

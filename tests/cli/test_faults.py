@@ -58,6 +58,10 @@ VERBS: dict[str, list[str]] = {
     "provider list": ["provider", "list"],
     "provider test": ["provider", "test", KEY],
     "provider reseal": ["provider", "reseal"],
+    "target list": ["target", "list"],
+    "target add": ["target", "add", "b"],
+    "target test": ["target", "test", KEY],
+    "target rm": ["target", "rm", KEY, "--yes"],
     "usage": ["usage"],
     "budget list": ["budget", "list"],
     "budget set": ["budget", "set", "100"],
@@ -209,6 +213,7 @@ def test_wrong_token_missing_right_and_things_that_are_not_there(
         "pod ls",
         "usage",
         "provider list",
+        "target list",
         "budget list",
         "incident list",
     ):

@@ -103,6 +103,35 @@ def reached_by_pods() -> Iterator[None]:
         )
 
 
+class Service:
+    """The address of a Service, where nothing in the cluster translates it: by the very rule of netfilter that kube-proxy would write."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        spec = get("service", name, namespace)["spec"]
+        self._address = spec["clusterIP"]
+        self._ports = [str(one["port"]) for one in spec["ports"]]
+        self._target = ""
+
+    def leads_to(self, pod: str) -> None:
+        """Hand on what comes for the Service to this pod's address from now on; empty: nowhere. The sender's address stays."""
+        if not is_hidden_from_pods():
+            return
+        for verb, target in (("-D", self._target), ("-A", pod)):
+            for port in self._ports if target else ():
+                where = ["-d", f"{self._address}/32", "-p", "tcp", "--dport", port]
+                whither = ["-j", "DNAT", "--to-destination", f"{target}:{port}"]
+                words = ["iptables", "-w", "-t", "nat", verb, "PREROUTING", *where, *whither]
+                subprocess.run(words, check=True, capture_output=True, timeout=20)
+        self._target = pod
+        if pod:
+            # Answers between two pods of one bridge pass it by otherwise, and nobody translates them back.
+            route = subprocess.check_output(
+                ["ip", "-o", "route", "get", pod], text=True, timeout=10
+            )
+            device = route.split(" dev ")[1].split()[0]
+            Path(f"/sys/class/net/{device}/bridge/nf_call_iptables").write_text("1")
+
+
 def authority() -> str:
     """The certificates that the API server shows, in PEM: where the cluster gives its pods none, they trust these."""
     done = subprocess.run(

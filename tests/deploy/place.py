@@ -37,6 +37,7 @@ class Place:
     def __init__(self) -> None:
         self.port = 0
         self.token = ""
+        self._service = cluster.Service("control-plane", INFRA)
         self._forward: subprocess.Popen[str] | None = None
 
     # --- as a person at a terminal ------------------------------------------------------------------------
@@ -82,6 +83,12 @@ class Place:
             )
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.story()}") from None
+        self._service.leads_to(self.pod()["status"]["podIP"])
+
+    def leave(self) -> None:
+        """Let go of what leads to it."""
+        self._service.leads_to("")
+        self.unforward()
 
     def story(self) -> str:
         """What happened in the two namespaces, for a failure's message."""
@@ -104,7 +111,7 @@ class Place:
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Call the API with the token that `migrate` left. Raises ApiError with the problem document."""
-        self.token = self.token or self.exec("cat", "/var/lib/devaipod/cli.token").strip()
+        self.token = self.token or self.exec("cat", "/var/lib/devaipod/home/cli.token").strip()
         request = urllib.request.Request(
             f"{self.url}/api/devaipod{path}",
             method=method,
@@ -173,7 +180,7 @@ def _overlay(folder: Path, place: Path) -> None:
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         # kustomize takes relative paths alone.
-        "resources": [os.path.relpath(DEPLOY / "overlays" / "pod-address", folder)],
+        "resources": [os.path.relpath(DEPLOY / "base", folder)],
         "images": [{"name": control_plane, "newTag": tag}],
         "configMapGenerator": [
             {
@@ -282,12 +289,12 @@ def installed() -> Iterator[Place]:
             _overlay(overlay, state)
             kubectl("apply", "--server-side", "-k", str(overlay))
             place = Place()
-            place.wait_until_ready()
-            place.forward()
             try:
+                place.wait_until_ready()
+                place.forward()
                 yield place
             finally:
-                place.unforward()
+                place.leave()
     finally:
         remove()
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ import pytest
 from tests.deploy.access import CONTROL_PLANE, granted
 from tests.deploy.kubectl import DEPLOY, rendered
 from tests.deploy.restricted import violations
+from tests.docs.test_docs import variables_read
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,13 @@ def test_the_gateways_port_is_open_to_agents_alone_and_the_webs_to_all_but_them(
     (peer,) = web["from"]
     (expression,) = peer["namespaceSelector"]["matchExpressions"]
     assert expression == {"key": "io.devaipod.domain", "operator": "NotIn", "values": ["agents"]}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_setting_is_one_that_the_program_reads(folder):
+    (container,) = pod(folder)["containers"]
+    named = {*settings(folder), *(one["name"] for one in container["env"])} - {"POD_IP"}
+    assert named - variables_read() == set()
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

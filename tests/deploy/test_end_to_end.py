@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.deploy.access import AGENTS
+from tests.deploy.access import AGENTS, INFRA
 from tests.deploy.kubectl import kubectl
-from tests.deploy.place import REPOSITORIES, Place
+from tests.deploy.place import DEPLOYMENT, REPOSITORIES, Place
 from tests.deploy.restricted import violations
 from tests.e2e.test_browser import AGENT_MS, allow_until_done
+from tests.harness import wait_for_state
 
 pytestmark = [
     pytest.mark.kube,
@@ -127,3 +128,20 @@ def test_from_a_new_project_to_the_promoted_branch_on_the_cluster(page: Page, pl
 def test_the_sample_run_of_the_documentation_goes_through(place: Place):
     said = place.devaipod("demo")
     assert re.search(r"Review [a-z2-7]{10} is open", said), said
+
+
+def test_a_run_goes_on_while_the_control_plane_is_made_anew(place: Place):
+    """As an upgrade does it: the old pod ends before the new one starts, and sidecars dial the Service until it answers."""
+    task = "Say why.\ndemo: sleep 40"
+    body = {"project": "sample", "task": task, "permission_policy": "allow"}
+    key = place.api("POST", "/runs", body)["key"]
+    wait_for_state(place.handle(key), "running", timeout=120)
+    (before,) = pods_of(key)
+    kubectl("rollout", "restart", DEPLOYMENT, "-n", INFRA)
+    place.wait_until_ready()
+    place.forward()
+    wait_for_state(place.handle(key), "succeeded", timeout=180)
+    (after,) = pods_of(key)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    events = place.api("GET", f"/runs/{key}/events")
+    assert [one["seq"] for one in events] == list(range(1, len(events) + 1))

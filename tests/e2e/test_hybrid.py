@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,8 +16,9 @@ import pytest
 
 from pods.kubernetes_client import KubeClient
 from pods.kubernetes_cluster import Cluster
+from pods.sidecar.mux import SILENCE_SECONDS
 from tests.e2e.installation import Installation, installed, make_upstream
-from tests.pods.kube_relay_kit import kubeconfig, load, namespace
+from tests.pods.kube_relay_kit import account_kubeconfig, kubeconfig, load, namespace
 from tests.pods.services import AGENT_IMAGE, SIDECAR_IMAGE
 
 pytestmark = [pytest.mark.kube, pytest.mark.podman, pytest.mark.slow]
@@ -25,19 +28,27 @@ MOVED_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
-def agents() -> Iterator[str]:
-    """A namespace of the cluster."""
+def account() -> Iterator[tuple[str, str]]:
+    """A namespace of the cluster, and the kubeconfig of deploy/hybrid's account, which has rights in it alone."""
     load(SIDECAR_IMAGE)
     load(AGENT_IMAGE)
     with asyncio.Runner() as runner:
         made = namespace("devaipod-hybrid-e2e")
-        yield runner.run(made.__aenter__()).cluster.namespace
+        client = runner.run(made.__aenter__())
+        yield client.cluster.namespace, runner.run(account_kubeconfig(client))
         runner.run(made.__aexit__(None, None, None))
 
 
 @pytest.fixture(scope="module")
-def place(agents: str) -> Iterator[Installation]:
+def agents(account: tuple[str, str]) -> str:
+    """The namespace."""
+    return account[0]
+
+
+@pytest.fixture(scope="module")
+def place(account: tuple[str, str]) -> Iterator[Installation]:
     """An installation without a port for pods, with the cluster as a target and a project whose runs go there."""
+    agents, credential = account
     folder = Path(tempfile.mkdtemp(prefix="devaipod-hybrid-"))
     upstream = make_upstream(folder / "forge")
     with installed(
@@ -47,7 +58,7 @@ def place(agents: str) -> Iterator[Installation]:
         DEVAIPOD_GATEWAY_LISTEN="",
         DEVAIPOD_KEEP_WARM_SECONDS="2",
     ) as made:
-        target = {"name": "lab", "namespace": agents, "kubeconfig": kubeconfig()}
+        target = {"name": "lab", "namespace": agents, "kubeconfig": credential}
         made.api("POST", "/targets", {**target, "gateway_mode": "relay"})
         project = {"slug": "sample", "name": "Sample", "upstream_url": str(upstream)}
         more = {"targets": ["lab"], "permission_policy": "allow"}
@@ -111,6 +122,18 @@ def test_the_server_is_killed_in_the_middle_and_the_run_goes_on(place: Installat
     time.sleep(4)
     place.start()
     run = place.wait_for_state(key, "succeeded", seconds=180)
+    assert run["attempts"] == 1
+    assert whole(place, key).count("turn.ended") == 1
+
+
+def test_the_laptop_sleeps_in_the_middle_and_the_run_goes_on(place: Installation):
+    key = launch(place, "Explain the back-off.\ndemo: sleep 8")
+    place.wait_for_event(key, "tool_call", seconds=120)
+    assert place.server is not None
+    os.killpg(place.server.pid, signal.SIGSTOP)
+    time.sleep(SILENCE_SECONDS + 10)  # the relay has given the forward up
+    os.killpg(place.server.pid, signal.SIGCONT)
+    run = place.wait_for_state(key, "succeeded", seconds=120)
     assert run["attempts"] == 1
     assert whole(place, key).count("turn.ended") == 1
 

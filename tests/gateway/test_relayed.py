@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 
 from devaipod_web import db
+from devaipod_web.gateway import relayed
 from devaipod_web.gateway.app import application
 from devaipod_web.gateway.origin import AtPort
 from devaipod_web.gateway.relayed import Door, parse_peer
@@ -210,6 +211,23 @@ async def test_what_is_no_http_is_refused(relay, plain):
     writer.write(b"\x16\x03\x01 hello\r\n\r\n")
     async with asyncio.timeout(5):
         assert (await reader.read()).startswith(b"HTTP/1.1 400")
+
+
+async def test_who_sends_no_request_is_dropped_and_who_works_is_not(relay, plain, monkeypatch):
+    monkeypatch.setattr(relayed, "HEAD_SECONDS", 0.3)
+    idle, _ = await asyncio.open_connection(HOST, relay.port, local_addr=(HERE, 0))
+    slow, dribbles = await asyncio.open_connection(HOST, relay.port, local_addr=(HERE, 0))
+    dribbles.write(b"GET / HTTP/1.1\r\nX: ")
+    works, writer = await asyncio.open_connection(HOST, relay.port, local_addr=(HERE, 0))
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n1")
+    async with asyncio.timeout(5):
+        for gone in (idle, slow):
+            with contextlib.suppress(ConnectionError):
+                assert await gone.read() == b""
+    await asyncio.sleep(0.3)
+    writer.write(b"2")
+    async with asyncio.timeout(5):
+        assert (await works.readline()).startswith(b"HTTP/1.1 200")
 
 
 async def test_drain_lets_a_request_end_and_ends_the_idle(relay, plain):

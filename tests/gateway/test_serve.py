@@ -163,6 +163,23 @@ def test_it_serves_web_and_gateway_and_neither_serves_a_route_of_the_other(own):
 
 
 @pytest.mark.slow
+def test_it_serves_the_gateway_on_a_port_too_when_it_is_told_to(own):
+    port = free_port()
+    own.environment["DEVAIPOD_GATEWAY_LISTEN"] = f"127.0.0.1:{port}"
+    try:
+        own.up("--port", str(free_port()))
+        assert status_of(f"http://127.0.0.1:{port}/llm/v1/models") == 401
+        assert status_of(f"http://127.0.0.1:{port}/sign-in/") == 404
+        own.servers[-1].terminate()
+        own.servers[-1].wait(15)
+        with socket.create_server(("127.0.0.1", port)):
+            said = own.refused("--port", str(free_port()))
+        assert f"Port {port} of 127.0.0.1 cannot be used for the gateway" in said
+    finally:
+        del own.environment["DEVAIPOD_GATEWAY_LISTEN"]
+
+
+@pytest.mark.slow
 def test_a_page_of_another_origin_opens_no_socket(own):
     card = own.up("--port", str(free_port()))
 

@@ -50,6 +50,13 @@ def test_it_finds_that_podman_and_git_are_missing(own_home, programs):
     assert next(iter(doctor.check(own_home))).severity is Severity.ERROR
 
 
+def test_a_host_whose_runs_all_go_to_clusters_need_not_have_podman(own_home, programs, monkeypatch):
+    monkeypatch.setenv("DEVAIPOD_PODMAN", "off")
+    found = codes(own_home)
+    assert "git-missing" in found
+    assert not [code for code in found if code.startswith(("podman", "sub", "newuidmap", "image"))]
+
+
 def test_it_finds_a_podman_and_a_git_that_are_too_old(own_home, programs):
     programs("podman", "echo podman version 3.4.4")
     programs("git", "echo git version 2.30.2")

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
 
 from pods.errors import BackendError, PodNotFound
 from pods.kubernetes_client import Conflict, KubeClient
@@ -106,3 +109,20 @@ def _wait_gone(name: str, *, only_dying: bool) -> None:
         if only_dying and not found["metadata"].get("deletionTimestamp"):
             return
         time.sleep(0.5)
+
+
+def yaml_of(text: str) -> dict[str, Any]:
+    """The document of a YAML text."""
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def as_yaml(document: dict[str, Any]) -> str:
+    """A document as YAML."""
+    return str(yaml.safe_dump(document))
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Host and port of the API server that a kubeconfig's first cluster names."""
+    url = urlsplit(yaml_of(text)["clusters"][0]["cluster"]["server"])
+    return str(url.hostname), url.port or 443

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import secrets
@@ -13,11 +14,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pods.errors import PodNotFound
 from pods.kubernetes_client import KubeClient
 from pods.kubernetes_cluster import Cluster
 from pods.kubernetes_relay import Relay
 from pods.sidecar.mux import Stream
+from tests.deploy.kubectl import ROOT, rendered
 from tests.pods.services import SIDECAR_IMAGE
 
 _loaded: set[str] = set()
@@ -119,3 +123,33 @@ async def client_pod(client: KubeClient, image: str, program: str, name: str = "
         said = (await answer.read()).decode()
     await client.json("DELETE", f"{client.pods}/{name}", body={"gracePeriodSeconds": 0})
     return said
+
+
+async def account_kubeconfig(client: KubeClient) -> str:
+    """Apply deploy/hybrid to the client's namespace and return its account's kubeconfig, as docs/run/hybrid.md has one made."""
+    for document in rendered(ROOT / "deploy" / "hybrid"):
+        await _apply(client, document)
+    for _ in range(100):
+        secret = await client.json("GET", f"{client.of('secrets')}/control-plane-token")
+        if secret.get("data", {}).get("token"):
+            break
+        await asyncio.sleep(0.1)
+    token = base64.b64decode(secret["data"]["token"]).decode()
+    document = yaml.safe_load(client.cluster.kubeconfig)
+    for user in document["users"]:
+        user["user"] = {"token": token}
+    return str(yaml.safe_dump(document))
+
+
+async def _apply(client: KubeClient, document: dict[str, Any]) -> None:
+    if document["kind"] == "Namespace" or document["metadata"]["name"] == "default":
+        return  # They are there.
+    version, namespace = document["apiVersion"], client.cluster.namespace
+    document["metadata"]["namespace"] = namespace
+    group = "api/v1" if version == "v1" else f"apis/{version}"
+    plural = document["kind"].lower().removesuffix("y") + (
+        "ies" if document["kind"].endswith("y") else "s"
+    )
+    for subject in document.get("subjects", []):
+        subject["namespace"] = namespace
+    await client.json("POST", f"/{group}/namespaces/{namespace}/{plural}", body=document)

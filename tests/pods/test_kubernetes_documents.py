@@ -142,7 +142,7 @@ def test_the_agents_container_whole() -> None:
         "workingDir": "/workspaces/shop",
         "resources": {
             "requests": {
-                "cpu": "200m",
+                "cpu": "16m",
                 "memory": str(256 * MIB),
                 "ephemeral-storage": str(64 * MIB),
             },

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import copy
 import hashlib
 from dataclasses import replace
-from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -16,10 +16,18 @@ from pods.errors import BackendError
 from pods.kubernetes_client import KubeClient
 from pods.kubernetes_forward import open_forward
 from pods.kubernetes_relay import Relay
-from pods.sidecar import relay_greeting
+from pods.sidecar import mux, relay_greeting
 from pods.sidecar.mux import PipeBroken, Stream
-from tests.e2e.installation import ROOT
-from tests.pods.kube_relay_kit import client_pod, echo, kept, namespace, phase, sidecar_image, soon
+from tests.pods.kube_relay_kit import (
+    account_kubeconfig,
+    client_pod,
+    echo,
+    kept,
+    namespace,
+    phase,
+    sidecar_image,
+    soon,
+)
 
 pytestmark = [pytest.mark.kube, pytest.mark.slow]
 
@@ -85,11 +93,11 @@ async def test_a_forward_that_is_cut_is_opened_again_and_the_pod_stays(client):
     assert f"came {len(BLOCK)}" in said
 
 
-async def test_a_second_forward_takes_over_and_the_first_comes_back(client):
+async def test_a_second_forward_of_the_process_takes_over_and_the_first_comes_back(client):
     async with kept(relay_of(client)) as relay:
         await connected(relay)
         pipe = await open_forward(client, relay.name, kubernetes_relay_documents.CONTROL_PORT)
-        await relay_greeting.greet(pipe, TOKEN)
+        await relay_greeting.greet(pipe, TOKEN, kubernetes_relay.PROCESS)
         await connected(relay, 2, seconds=10)
         pipe.close()
 
@@ -122,7 +130,7 @@ async def test_who_does_not_know_the_token_is_not_let_in(client):
         await connected(relay)
         pipe = await open_forward(client, relay.name, kubernetes_relay_documents.CONTROL_PORT)
         with pytest.raises(relay_greeting.GreetingRefused, match="another token"):
-            await relay_greeting.greet(pipe, "guessed")
+            await relay_greeting.greet(pipe, "guessed", "other")
         pipe.close()
         await asyncio.sleep(0.5)
         assert relay.state.connected
@@ -167,35 +175,104 @@ async def test_it_is_removed(client):
     await relay.remove()
 
 
-async def test_an_api_server_that_does_not_answer_is_told_and_tried_again(client, monkeypatch):
-    monkeypatch.setattr(kubernetes_relay, "MOST_PAUSE_SECONDS", 1.0)
-    away = KubeClient(client.cluster)
+class Line:
+    """The line between a laptop and the API server: it can be cut, and it can fall silent."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._kubeconfig = yaml.safe_load(client.cluster.kubeconfig)
+        server = urlsplit(self._kubeconfig["clusters"][0]["cluster"]["server"])
+        self._host, self._port = server.hostname, server.port or 443
+        self._server: asyncio.Server | None = None
+        self._ends: list[asyncio.StreamWriter] = []
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self.port = 0
+
+    async def up(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def down(self) -> None:
+        """Cut what there is, and refuse what comes."""
+        self._server.close()
+        for end in self._ends:
+            end.transport.abort()
+        self._ends.clear()
+
+    def freeze(self) -> None:
+        """Bring nothing more and tell nobody, as a network that is gone; new connections hang as well."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        self._flows.set()
+
+    def client(self, client: KubeClient) -> KubeClient:
+        """A client that reaches the API server over this line."""
+        document = copy.deepcopy(self._kubeconfig)
+        for one in document["clusters"]:
+            one["cluster"]["server"] = f"https://127.0.0.1:{self.port}"
+        return KubeClient(replace(client.cluster, kubeconfig=yaml.safe_dump(document)))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._host, self._port)
+        self._ends += [writer, back]
+        await asyncio.gather(
+            self._pump(reader, back), self._pump(there, writer), return_exceptions=True
+        )
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            await self._flows.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def line(client):
+    line = Line(client)
+    await line.up()
+    yield line
+    line.down()
+
+
+async def test_a_line_that_is_cut_for_a_while_is_said_and_the_forward_comes_back(client, line):
+    away = line.client(client)
     async with kept(relay_of(away)) as relay:
         await connected(relay)
-        # What a laptop's network does: the connection is gone, and the next ones are refused.
-        api = await away._connected()
-        host, api.configuration.host = api.configuration.host, "https://127.0.0.1:9"
-        relay.renew()
-        await soon(lambda: "does not answer" in relay.state.says, 20, "the words")
-        assert relay.state.next_step
-        api.configuration.host = host
-        await connected(relay, 2, seconds=20)
+        for times in (2, 3):
+            line.down()
+            await soon(lambda: not relay.state.connected, 10, "the end to be seen")
+            await soon(lambda: "does not answer" in relay.state.says, 20, "the words")
+            await line.up()
+            await connected(relay, times, seconds=30)
+    await away.close()
+
+
+async def test_a_line_that_falls_silent_is_noticed_and_a_new_forward_takes_over(
+    client, line, monkeypatch
+):
+    monkeypatch.setattr(mux, "PING_SECONDS", 0.5)
+    monkeypatch.setattr(mux, "SILENCE_SECONDS", 2.0)
+    away = line.client(client)
+    async with kept(relay_of(away)) as relay:
+        await connected(relay)
+        await asyncio.sleep(3)
+        assert relay.state.opened == 1
+        line.freeze()
+        await soon(lambda: not relay.state.connected, 10, "the silence to be noticed")
+        assert "nothing was heard" in relay.state.says
+        line.thaw()
+        await connected(relay, 2, seconds=40)
+        said = await client_pod(
+            client, sidecar_image(), PROGRAM.format(address=relay.state.address, blocks=1)
+        )
+    assert f"came {len(BLOCK)}" in said
     await away.close()
 
 
 async def test_the_account_of_deploy_hybrid_may_do_all_of_it_and_nothing_elsewhere(client):
-    namespace = client.cluster.namespace
-    for document in documents_of("deploy/hybrid/access.yaml"):
-        group = "api/v1" if document["apiVersion"] == "v1" else f"apis/{document['apiVersion']}"
-        kind = {"ServiceAccount": "serviceaccounts", "Secret": "secrets"}.get(
-            document["kind"], f"{document['kind'].lower()}s"
-        )
-        if document["metadata"]["name"] == "default":
-            continue
-        for subject in document.get("subjects", []):
-            subject["namespace"] = namespace
-        await client.json("POST", f"/{group}/namespaces/{namespace}/{kind}", body=document)
-    account = await as_account(client, "control-plane-token")
+    account = KubeClient(replace(client.cluster, kubeconfig=await account_kubeconfig(client)))
     async with kept(relay_of(account)) as relay:
         await connected(relay)
         await client.json("DELETE", f"{client.pods}/{relay.name}", body={"gracePeriodSeconds": 0})
@@ -205,21 +282,3 @@ async def test_the_account_of_deploy_hybrid_may_do_all_of_it_and_nothing_elsewhe
         with pytest.raises(BackendError, match="forbidden"):
             await account.json("GET", path)
     await account.close()
-
-
-def documents_of(path: str) -> list[dict[str, Any]]:
-    return [one for one in yaml.safe_load_all((ROOT / path).read_text()) if one]
-
-
-async def as_account(client: KubeClient, secret: str) -> KubeClient:
-    """A client with the token of a service account, as whoever follows docs/run/hybrid.md has it."""
-    for _ in range(100):
-        found = await client.json("GET", f"{client.of('secrets')}/{secret}")
-        if found.get("data", {}).get("token"):
-            break
-        await asyncio.sleep(0.1)
-    token = base64.b64decode(found["data"]["token"]).decode()
-    document = yaml.safe_load(client.cluster.kubeconfig)
-    for user in document["users"]:
-        user["user"] = {"token": token}
-    return KubeClient(replace(client.cluster, kubeconfig=yaml.safe_dump(document)))

@@ -222,7 +222,7 @@ STORIES: dict[str, tuple[dict[str, Any], str, str, tuple[Phase, Phase]]] = {
         pod(phase="Failed", reason="OutOfmemory", message="Node didn't have enough resource"),
         "quota-exceeded",
         "enough resource",
-        (Phase.EXITED, Phase.EXITED),
+        (Phase.CREATED, Phase.EXITED),
     ),
     "its deadline": (
         pod(

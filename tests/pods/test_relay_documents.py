@@ -8,6 +8,7 @@ import pytest
 
 from pods import kubernetes_relay_documents as documents
 from pods.spec import LABEL_INSTALLATION
+from tests.deploy.restricted import violations
 
 IMAGE = "registry.example/devaipod-sidecar:1"
 
@@ -19,6 +20,7 @@ def pod():
 def test_the_pod_is_restricted_and_has_no_right_in_the_cluster():
     spec = pod()["spec"]
     (container,) = spec["containers"]
+    assert violations(spec) == []
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

@@ -21,7 +21,7 @@ from devaipod_web.runs.services.permissions import answer
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.stop import stop
 from devaipod_web.runs.supervisor import sweep as sweep_module
-from devaipod_web.runs.supervisor.driver import _cool as cool
+from devaipod_web.runs.supervisor.records import cool
 from devaipod_web.runs.supervisor.sweep import sweep
 from pods.spec import LABEL_RUN
 from tests.agents.image import podman, scripted_image

@@ -55,11 +55,11 @@ class Relay:
     async def pipe(self) -> StreamPipe:
         return StreamPipe(*await asyncio.open_connection("127.0.0.1", self.control_port))
 
-    async def control(self, accept, token: str = TOKEN) -> asyncio.Task[None]:
+    async def control(self, accept, token: str = TOKEN, process: str = "one") -> asyncio.Task[None]:
         """Dial as a control plane does and serve until the task is cancelled."""
         before = self.log.count("is there")
         pipe = await self.pipe()
-        first = await relay_greeting.greet(pipe, token)
+        first = await relay_greeting.greet(pipe, token, process)
         task = asyncio.create_task(Mux(pipe, accept=accept, first=first).run())
         self._muxes.append(task)
         await asyncio.sleep(0)  # a task that is cancelled before its first step closes nothing

@@ -13,7 +13,7 @@ import pytest
 
 from pods.sidecar import relay_greeting
 from pods.sidecar.mux import Stream
-from pods.sidecar.relay import MAX_PER_PEER, StreamPipe
+from pods.sidecar.relay import CROWDED, MAX_PER_PEER, StreamPipe
 from tests.sidecar.relaying import HOST, TOKEN, Relay
 from tests.sidecar.rig import until
 
@@ -61,7 +61,7 @@ async def test_a_wrong_token_is_refused_by_both_sides(relay):
     with pytest.raises(relay_greeting.GreetingRefused, match="the relay has another token"):
         await relay.control(echo, token="another")
     pipe = await relay.pipe()
-    await pipe.write(b"devaipod-relay 1 " + b"0" * 64 + b"\n")
+    await pipe.write(b"devaipod-relay 1 " + b"0" * 64 + b" one\n")
     assert (await pipe.read()).startswith(b"devaipod-relay 1 ")
     await pipe.write(b"0" * 64 + b"\n")
     assert await closed(pipe)
@@ -95,11 +95,11 @@ async def test_another_version_is_told(relay):
         port = server.sockets[0].getsockname()[1]
         pipe = StreamPipe(*await asyncio.open_connection("127.0.0.1", port))
         with pytest.raises(relay_greeting.GreetingRefused, match="version 0, and not 1"):
-            await relay_greeting.greet(pipe, TOKEN)
+            await relay_greeting.greet(pipe, TOKEN, "one")
         pipe.close()
 
 
-async def test_a_new_control_plane_takes_over_and_the_old_ones_connections_end(relay):
+async def test_a_new_forward_of_the_same_process_takes_over_and_the_old_ones_connections_end(relay):
     await relay.control(echo)
     reader, writer = await relay.dial()
     writer.write(b"x")
@@ -110,6 +110,34 @@ async def test_a_new_control_plane_takes_over_and_the_old_ones_connections_end(r
     reader, writer = await relay.dial()
     writer.write(b"y")
     assert await reader.readexactly(1) == b"y"
+
+
+async def test_another_process_is_there_beside_it_and_the_newest_gets_new_connections(relay):
+    def says(word: bytes):
+        async def accept(stream: Stream) -> None:
+            await stream.read()
+            await stream.write(word)
+            await stream.read()
+
+        return accept
+
+    async def ask() -> tuple[bytes, asyncio.StreamReader]:
+        reader, writer = await relay.dial()
+        writer.write(b"who")
+        lines.append(writer)
+        return await reader.readexactly(1), reader
+
+    lines: list[asyncio.StreamWriter] = []
+    await relay.control(says(b"1"), process="one")
+    first, reader = await ask()
+    two = await relay.control(says(b"2"), process="two")
+    second, _ = await ask()
+    assert (first, second) == (b"1", b"2")
+    assert not reader.at_eof()
+    two.cancel()
+    await until(lambda: relay.log.count("went away") == 1, 5, "the second to leave")
+    assert (await ask())[0] == b"1"
+    assert not reader.at_eof()
 
 
 async def test_50_mb_go_up_and_come_down_whole(relay):
@@ -190,9 +218,28 @@ async def test_a_flood_of_one_address_is_bounded_and_others_get_through(relay):
     await until(lambda: sum(not s.closed.is_set() for s in held) == 1, 5, "the flood to end")
 
 
+async def test_many_addresses_that_hold_what_they_get_shut_nobody_out(relay):
+    await relay.control(echo)
+    held = []
+    for number in range(10, 10 + CROWDED // MAX_PER_PEER + 2):
+        for _ in range(MAX_PER_PEER):
+            held.append(
+                await asyncio.open_connection(HOST, relay.port, local_addr=(f"127.0.1.{number}", 0))
+            )
+    for number in range(100, 110):
+        reader, writer = await asyncio.open_connection(
+            HOST, relay.port, local_addr=(f"127.0.1.{number}", 0)
+        )
+        writer.write(b"me too")
+        async with asyncio.timeout(5):
+            assert await reader.readexactly(6) == b"me too"
+    for _, one in held:
+        one.transport.abort()
+
+
 async def test_hostile_frames_end_the_control_planes_pipe_and_the_next_one_serves(relay):
     pipe = await relay.pipe()
-    await relay_greeting.greet(pipe, TOKEN)
+    await relay_greeting.greet(pipe, TOKEN, "one")
     await pipe.write(b"\x02\x00\x00\x00\x09\xff\xff\xff\xff")
     assert await closed(pipe)
     await relay.control(echo)

@@ -85,6 +85,7 @@ def test_another_context_and_namespace_may_be_named(ada):
         (kubeconfig(user={"client-key": "/root/key.pem"}), "points to a file"),
         (kubeconfig(**{"certificate-authority": "/etc/ca.pem"}), "points to a file"),
         (kubeconfig(**LAX), "certificate"),
+        (kubeconfig(user={"token": "REDACTED"}), "--raw"),
         (kubeconfig(server="http://10.0.0.9:8080"), "https://"),
         (kubeconfig(server="https://user:word@10.0.0.9"), "password"),
         (kubeconfig(server="file:///etc/passwd"), "https://"),

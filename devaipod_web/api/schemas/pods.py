@@ -21,7 +21,8 @@ class PodOut(Schema):
     run: str = doc("The key of its run.", "b7kq2mx4dz")
     project: str = doc("The short name of its project.", "payments")
     attempt: int = doc("Which attempt of the run it is, from 1.", 1)
-    backend: str = doc("Where it runs.", "podman")
+    backend: str = doc("What made it: podman or kubernetes.", "podman")
+    target: str | None = doc("The name of its target; null once that is removed.", "podman")
     image: str = doc("The image of its agent.", "localhost/devaipod-agent:dev")
     steps: dict[str, Any] = doc(
         "The steps of its start that are done, with the time of each.", {"pod": WHEN}
@@ -31,6 +32,10 @@ class PodOut(Schema):
     agent_started_at: datetime | None = doc("When its agent's container started.", WHEN)
     ended_at: datetime | None = doc("When its tokens died, or null while it lives.", None)
     removed_at: datetime | None = doc("When the backend had nothing of it any more.", None)
+
+    @staticmethod
+    def resolve_target(obj: RunPod) -> str | None:
+        return obj.target.name if obj.target is not None else None
 
     @staticmethod
     def resolve_run(obj: RunPod) -> str:

@@ -39,7 +39,10 @@ class StatusOut(Schema):
     project: str | None = doc(
         "The one project that the caller's token counts for, or null for all.", None
     )
-    max_runs: int = doc("Runs that may have a pod at once; the rest are queued.", 4)
+    max_runs: int | None = doc(
+        "Runs that the targets take at once, all together; the rest are queued. Null: one of them has no bound.",
+        4,
+    )
     active_runs: int = doc("Runs that have a place now.", 2)
     queued_runs: int = doc("Runs that wait for a place.", 0)
     waiting_permissions: int = doc("Permission requests that wait for a person.", 1)

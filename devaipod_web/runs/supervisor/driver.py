@@ -16,13 +16,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db.models import Max
 
 from devaipod_web import db
 from devaipod_web.gateway.sidecar import connected_pods
 from devaipod_web.reviews.services.refresh import refresh
 from devaipod_web.runs import diagnosis, wake
-from devaipod_web.runs.models import Run, RunPod, Turn
+from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.states import ENDED, WORKING, State
 from devaipod_web.runs.supervisor import diagnose, ending, records, watch
 from devaipod_web.runs.supervisor.measure import overrun
@@ -62,6 +61,8 @@ FULL_FRACTION = 0.98
 #: Tries of a step that fails in a way that nobody foresaw.
 MAX_SURPRISES = 5
 BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+#: A step of starting a run that is in one of these is of no use any more.
+GIVEN_UP = ENDED | {State.PAUSED, State.QUEUED}
 COMMAND_SUCCEEDED = "The command ended with exit code 0 and its work is staged."
 
 
@@ -219,9 +220,18 @@ class Driver:
         return 0 if ended_any else None
 
     async def _unless_it_moves(
-        self, view: View, woken: asyncio.Event, step: Coroutine[Any, Any, None]
+        self,
+        view: View,
+        woken: asyncio.Event,
+        step: Coroutine[Any, Any, None],
+        *,
+        site: Site | None = None,
     ) -> bool:
         """Do a step, and give it up at once when the run is stopped meanwhile (a pull may take many minutes). Whether it was done."""
+        # podman's threads would go on beside whoever ends the pod.
+        if site is not None and not site.is_cluster:
+            await step
+            return True
         work = asyncio.create_task(step)
         try:
             while not work.done():
@@ -234,7 +244,7 @@ class Driver:
                 if work.done():
                     break
                 now = await db.read(records.view, self.run_id)
-                if now is None or now.run.state != view.run.state or _deadline_passed(now):
+                if now is None or now.run.state in GIVEN_UP or _deadline_passed(now):
                     return False
             await work
             return True
@@ -255,7 +265,7 @@ class Driver:
         site = self._site(pod)
         starter = self._starter_at(site)
         if "pod" not in pod.steps:
-            if await self._unless_it_moves(view, woken, starter.create(view, pod)):
+            if await self._unless_it_moves(view, woken, starter.create(view, pod), site=site):
                 await db.write(records.pod_made, self.run_id, pod.target_id)
                 await site.picture.look()
             return 0
@@ -264,7 +274,7 @@ class Driver:
             await self._lost(pod, state)
             return 0
         if pod.workspace_ready_at is not None and pod.agent_started_at is None:
-            await self._unless_it_moves(view, woken, starter.start_agent(view, pod))
+            await self._unless_it_moves(view, woken, starter.start_agent(view, pod), site=site)
             return 0
         if watch.exited(state, AGENT) and pod.session_at is None:
             if watch.news_may_come(state, view.now):
@@ -311,7 +321,12 @@ class Driver:
                 ),
                 seconds=(pod.session_at - pod.agent_started_at).total_seconds(),
             )
-        picture = self._site(pod).picture
+        site = self._site(pod)
+        if pod.agent_started_at is None and pod.workspace_ready_at is not None:
+            # A cluster starts it by itself, and its session may be there before we saw that.
+            await self._starter_at(site).start_agent(view, pod)
+            return 0
+        picture = site.picture
         if not picture.known:
             if picture.unavailable:
                 await self._say_unavailable(view, picture.unavailable)
@@ -357,7 +372,7 @@ class Driver:
         if self._site(pod).picture.known:
             state = await self._pod_now(pod)
             if state is None or not (watch.runs(state, SIDECAR) and watch.runs(state, AGENT)):
-                await db.write(_cool, self.run_id)
+                await db.write(records.cool, self.run_id)
                 return 0
         return _until(view.run.keep_warm_until, view.now)
 
@@ -453,7 +468,7 @@ class Driver:
 
     async def _refresh_review(self, view: View) -> None:
         """Have the review follow what was staged, also when the gateway died between the push and its own look."""
-        staged = await db.read(_last_staged, self.run_id)
+        staged = await db.read(records.last_staged, self.run_id)
         if staged is None or staged == self._refreshed:
             return
         self._refreshed = staged
@@ -463,15 +478,6 @@ class Driver:
             log.exception("review.refresh_failed")
             service.last_error = f"review of run {self.key}: {error}"[:500]
             service.last_error_at = view.now
-
-
-def _last_staged(run_id: int) -> datetime | None:
-    found: datetime | None = Turn.objects.filter(run_id=run_id).aggregate(at=Max("staged_at"))["at"]
-    return found
-
-
-def _cool(run_id: int) -> None:
-    Run.objects.filter(pk=run_id, state=State.SUCCEEDED).update(keep_warm_until=None)
 
 
 def _deadline_passed(view: View) -> bool:

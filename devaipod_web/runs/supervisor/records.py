@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from devaipod_web.runs import events
@@ -387,6 +387,17 @@ def close_turns(pod: RunPod, stop_reason: str) -> None:
 def let_go(run_id: int) -> None:
     """The pod of a paused run is of no use any more (one of its containers has ended): it is not kept longer."""
     Run.objects.filter(pk=run_id, state=State.PAUSED).update(keep_warm_until=timezone.now())
+
+
+def cool(run_id: int) -> None:
+    """Keep the pod of a succeeded run warm no longer."""
+    Run.objects.filter(pk=run_id, state=State.SUCCEEDED).update(keep_warm_until=None)
+
+
+def last_staged(run_id: int) -> datetime | None:
+    """When work of the run was last staged."""
+    found: datetime | None = Turn.objects.filter(run_id=run_id).aggregate(at=Max("staged_at"))["at"]
+    return found
 
 
 def ask_to_stop(pod_id: int, reason: str) -> None:

@@ -21,11 +21,11 @@ from devaipod_web.runs.supervisor.followers import Followers
 from devaipod_web.runs.supervisor.health import HealthChecks
 from devaipod_web.runs.supervisor.picture import Picture
 from devaipod_web.runs.supervisor.status import service
-from devaipod_web.runs.wake import wake_now
+from devaipod_web.runs.wake import ANY_RUN, wake_now
 from devaipod_web.targets import queries
 from devaipod_web.targets.look import enforced, look
 from devaipod_web.targets.models import Target
-from devaipod_web.targets.services import note_found, note_policies
+from devaipod_web.targets.services import Found, note_found, note_policies
 from pods.backend import ContainerBackend
 from pods.errors import BackendError, BackendUnavailable
 from pods.spec import PodState
@@ -95,15 +95,19 @@ class Sites:
                 site.target = row
         for pk, row in rows.items():
             if pk not in self._sites:
-                self._begin(row)
+                error = self._begin(row)
+                if error is not None and (row.health, row.error) != (Health.DOWN, error.message):
+                    found = Found(error=error.message, next_step=error.next_step)
+                    await db.write(note_found, pk, found)
         self._podman_id = next((pk for pk, row in rows.items() if row.is_podman), None)
 
-    def _begin(self, row: Target) -> None:
+    def _begin(self, row: Target) -> BackendError | None:
+        """Begin a site; what keeps it from that."""
         try:
             backend = self._podman if row.is_podman else backends.of_target(row)
         except BackendError as error:
             service.backend_errors[row.name] = error.message
-            return
+            return error
         picture = Picture(backend, self.installation, name=row.name, seen=self._seen)
         site = self._sites[row.pk] = Site(
             row,
@@ -117,6 +121,7 @@ class Sites:
             task = f"{name} {row.name}"
             site.tasks.append(asyncio.create_task(self._forever(task, keep), name=task))
         log.info("site.begun", target=row.name)
+        return None
 
     async def _end(self, pk: int) -> None:
         site = self._sites.pop(pk)
@@ -124,6 +129,7 @@ class Sites:
             task.cancel()
         await asyncio.gather(*site.tasks, return_exceptions=True)
         await site.followers.close()
+        await backends.let_go(site.target)
         service.backend_errors.pop(site.target.name, None)
         log.info("site.ended", target=site.target.name)
 
@@ -157,7 +163,7 @@ class Sites:
         await db.write(note_found, site.target.pk, found)
         if found.ok != (site.target.health == Health.OK):
             # Runs wait for this: the queue is looked at again.
-            wake_now("")
+            wake_now(ANY_RUN)
 
     async def try_policies(self) -> None:
         """Try at each target that answers whether it holds pods to their network."""

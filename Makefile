@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: bench-llm help demo up down logs images control-plane setup doctor test test-kube check bench fmt lint locks openapi clean
+.PHONY: bench-kube bench-llm help demo up down logs images control-plane setup doctor test test-kube check bench fmt lint locks openapi clean
 SHELL := /bin/sh
 # The system's Python runs devaipod_web.host until .venv is there; `make PYTHON=python3.12 up` chooses one.
 HOST = python=$$(PYTHON="$(PYTHON)" sh devaipod_web/host/find-python.sh) && "$$python" -m devaipod_web.host
@@ -50,6 +50,9 @@ test-kube: ## The tests on the cluster that KUBECONFIG names: real pods, and the
 bench-llm: ## What the gateway adds to a model request, beside LiteLLM and a bare pass-through
 	@$(HOST) venv --dev
 	@$(BIN)/python -m tests.bench.llm
+
+bench-kube: setup ## On the cluster that KUBECONFIG names: click to agent, API calls of a run, requests with idle runs
+	@$(BIN)/python -m tests.bench.kube $(BENCH)
 
 bench: setup ## The figures of docs/develop/benchmarks.md
 	@$(HOST) bench

@@ -126,3 +126,13 @@ def address_of(text: str) -> tuple[str, int]:
     """Host and port of the API server that a kubeconfig's first cluster names."""
     url = urlsplit(yaml_of(text)["clusters"][0]["cluster"]["server"])
     return str(url.hostname), url.port or 443
+
+
+def at_port(text: str, port: int) -> str:
+    """The same kubeconfig with the server at a port of this host, whose certificate nobody has signed."""
+    document = yaml_of(text)
+    inside = document["clusters"][0]["cluster"]
+    inside["server"] = f"https://127.0.0.1:{port}"
+    inside.pop("certificate-authority-data", None)
+    inside["insecure-skip-tls-verify"] = True
+    return as_yaml(document)

@@ -115,22 +115,12 @@ class Wire:
         writer.transport.abort()
 
 
-def wired(kubeconfig: str, port: int) -> str:
-    """The same kubeconfig with the server at a port of this host."""
-    document = cluster.yaml_of(kubeconfig)
-    inside = document["clusters"][0]["cluster"]
-    inside["server"] = f"https://127.0.0.1:{port}"
-    inside.pop("certificate-authority-data", None)
-    inside["insecure-skip-tls-verify"] = True
-    return cluster.as_yaml(document)
-
-
 async def test_a_watch_that_is_cut_goes_on_where_it_was_and_nothing_is_missed(
     namespace: str, tmp_path: Path
 ) -> None:
     text = cluster.kubeconfig()
     async with Wire(cluster.address_of(text)) as wire:
-        kit = make(namespace, tmp_path, kubeconfig=wired(text, wire.port))
+        kit = make(namespace, tmp_path, kubeconfig=cluster.at_port(text, wire.port))
         try:
             spec = kit.spec()
             await kit.up(spec)
@@ -331,7 +321,7 @@ async def test_a_log_that_was_rotated_away_is_answered_with_a_gap(kit: Kit) -> N
 async def test_a_followed_log_survives_a_cut_connection(namespace: str, tmp_path: Path) -> None:
     text = cluster.kubeconfig()
     async with Wire(cluster.address_of(text)) as wire:
-        kit = make(namespace, tmp_path, kubeconfig=wired(text, wire.port))
+        kit = make(namespace, tmp_path, kubeconfig=cluster.at_port(text, wire.port))
         try:
             spec = kit.spec("for n in $(seq 60); do echo line $n; sleep 0.1; done")
             await kit.up(spec)
@@ -399,7 +389,7 @@ async def test_a_helper_pod_that_lost_its_maker_is_removed(
 
 
 async def test_a_cluster_that_does_not_answer_is_named_with_what_to_do() -> None:
-    text = wired(cluster.kubeconfig(), 1)
+    text = cluster.at_port(cluster.kubeconfig(), 1)
     silent = KubernetesBackend(replace(cluster.cluster("x"), kubeconfig=text))
     for call in (silent.health(), silent.pods({}), silent.pod("x"), silent.volumes({})):
         with pytest.raises(BackendUnavailable, match="The cluster test does not answer") as error:

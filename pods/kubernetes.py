@@ -142,11 +142,7 @@ class KubernetesBackend:
         try:
             for volume in spec.volumes:
                 if is_claimed(volume, spec):
-                    with contextlib.suppress(Conflict):
-                        claim = claim_document(volume, spec)
-                        await self._client.json(
-                            "POST", self._client.of("persistentvolumeclaims"), body=claim
-                        )
+                    await self._make_claim(claim_document(volume, spec))
             # The pod first: its secret is owned by it from its first moment, and no secret is ever left alone.
             made = await self._make(document)
             if spec.secrets:
@@ -180,6 +176,25 @@ class KubernetesBackend:
                 ) from error
             self._watch.put(made)
             return made
+
+    async def _make_claim(self, document: Document) -> None:
+        """Have a claim; one of that name that is on its way out is waited for."""
+        path = self._client.of("persistentvolumeclaims")
+        end = time.monotonic() + GONE_SECONDS
+        while True:
+            try:
+                await self._client.json("POST", path, body=document)
+                return
+            except Conflict as error:
+                with contextlib.suppress(PodNotFound):
+                    there = await self._client.json("GET", f"{path}/{document['metadata']['name']}")
+                    if not is_deleted(there):
+                        return
+                if time.monotonic() > end:
+                    raise StartFailed(
+                        f"A claim is being removed and does not go: {error}"
+                    ) from error
+                await asyncio.sleep(0.5)
 
     async def _make_secret(self, document: Document) -> None:
         path, name = self._client.of("secrets"), document["metadata"]["name"]
@@ -315,7 +330,10 @@ class KubernetesBackend:
             self._client.of("persistentvolumeclaims"),
             params={"labelSelector": selector},
         )
-        return [str(one["metadata"]["name"]) for one in found.get("items") or ()]
+        # One that is on its way out waits for its pod's node to let go of it.
+        return [
+            str(one["metadata"]["name"]) for one in found.get("items") or () if not is_deleted(one)
+        ]
 
     async def remove_volume(self, name: str) -> None:
         """Remove a claim; what becomes of its disk is the storage class's word."""

@@ -34,10 +34,12 @@ from devaipod_web.projects.models import Project
 from devaipod_web.reviews.services.refresh import refresh
 from devaipod_web.runs.models import Run
 from devaipod_web.runs.states import State
+from devaipod_web.targets import services as targets
 from devaipod_web.webhooks import services as hooking
 from tests.api.things import Things, fill, token
 from tests.forges.world import World
 from tests.live import serving
+from tests.targets.conftest import kubeconfig
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -208,6 +210,9 @@ def names_of(things: Things, user: User, provider: Provider) -> dict[str, list[s
         )[0]
         for name in ("Chat", "Ops")
     ]
+    away = targets.save(
+        user, None, name="away", kubeconfig_text=kubeconfig(server="https://127.0.0.1:1")
+    )
     sent = [hooking.test(hook, user).key for hook in hooks]
     found: dict[str, list[str]] = {}
     for path, methods in DOCUMENT["paths"].items():
@@ -220,6 +225,7 @@ def names_of(things: Things, user: User, provider: Provider) -> dict[str, list[s
             "webhooks": [hook.key for hook in hooks],
             "deliveries": sent,
             "services": ["web", "gateway", "podman"],
+            "targets": ["podman", away.key],
         }
         for operation in methods.values():
             found[operation["operationId"]] = kinds.get(path.split("/")[3], [])
@@ -281,6 +287,13 @@ CHAINS: dict[str, list[tuple[str, str, Any, int]]] = {
         ("PATCH", "/providers/{key}", {"name": "Newer"}, 200),
         ("DELETE", "/providers/{key}", None, 204),
         ("GET", "/providers/{key}", None, 404),
+    ],
+    "target": [
+        ("POST", "/targets", {"name": "new", "kubeconfig": kubeconfig(), "gateway_mode": "relay"}, 201),
+        ("GET", "/targets/{key}", None, 200),
+        ("PATCH", "/targets/{key}", {"enabled": False, "max_runs": 3}, 200),
+        ("DELETE", "/targets/{key}", None, 204),
+        ("GET", "/targets/{key}", None, 404),
     ],
     "webhook": [
         ("POST", "/webhooks", {"name": "New", "url": "https://n.example/", "events": ["run.state"]}, 201),

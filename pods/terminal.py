@@ -101,7 +101,8 @@ class Terminal:
                     next_step="The image needs `sh`; the diagnostics say whether the container still runs.",
                 )
         self._pid = int(found[1])
-        self._head = head[found.end() :]
+        # Without a terminal the two outputs may overtake each other: an error can come before the process id.
+        self._head = head[: found.start()] + head[found.end() :]
 
 
 async def open_terminal(

@@ -84,6 +84,7 @@ ROUTES: dict[str, Permission] = {
     "run_cancel_turn": Permission.LAUNCH,
     "run_pause": Permission.LAUNCH,
     "run_resume": Permission.LAUNCH,
+    "run_delete": Permission.LAUNCH,
     "permission_answer": Permission.LAUNCH,
     "reviews": Permission.VIEW,
     "reviews_live": Permission.VIEW,

@@ -1,4 +1,7 @@
-"""What people do to a run that stands still, or should: pause and resume. What a budget paused, `budgets.incident_views` decides."""
+"""What people do to a run that stands still, or should: pause, resume, delete.
+
+What a budget paused, `budgets.incident_views` decides.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from django.views.decorators.http import require_POST
 from devaipod_web.accounts.models import User
 from devaipod_web.runs.errors import RunError
 from devaipod_web.runs.models import Run
+from devaipod_web.runs.services.delete import delete
 from devaipod_web.runs.services.pause import pause_by_hand, resume
 
 
@@ -33,14 +37,23 @@ def run_resume(request: HttpRequest, key: str) -> HttpResponse:
     return redirect("run", key)
 
 
-def _do(request: HttpRequest, work: Callable[[], None], done: str) -> None:
-    """Do it and say what came of it."""
+@require_POST
+def run_delete(request: HttpRequest, key: str) -> HttpResponse:
+    """Remove an ended run with everything of it, and go to the list; one that is still there stays on the screen with the reason."""
+    run, by = _find(key), _person(request)
+    gone = _do(request, lambda: delete(run, by), f"“{run.title}” is deleted.")
+    return redirect("runs") if gone else redirect("run", key)
+
+
+def _do(request: HttpRequest, work: Callable[[], None], done: str) -> bool:
+    """Do it and say what came of it; returns whether it was done."""
     try:
         work()
     except RunError as error:
         messages.error(request, error.sentence)
-    else:
-        messages.success(request, done)
+        return False
+    messages.success(request, done)
+    return True
 
 
 def _find(key: str) -> Run:

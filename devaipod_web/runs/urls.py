@@ -45,5 +45,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<slug:key>/cancel-turn/", views.run_cancel_turn, name="run_cancel_turn"),
     path("runs/<slug:key>/pause/", pause_views.run_pause, name="run_pause"),
     path("runs/<slug:key>/resume/", pause_views.run_resume, name="run_resume"),
+    path("runs/<slug:key>/delete/", pause_views.run_delete, name="run_delete"),
     path("permissions/<slug:key>/", views.permission_answer, name="permission_answer"),
 ]

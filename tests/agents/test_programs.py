@@ -27,7 +27,7 @@ from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.permissions import answer
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.services.stop import cancel_turn
-from devaipod_web.runs.supervisor.driver import _cool as cool
+from devaipod_web.runs.supervisor.records import cool
 from pods.agents import PROFILES
 from tests.agents.image import podman
 from tests.agents.upstream import playing

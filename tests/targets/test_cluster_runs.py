@@ -16,13 +16,15 @@ from devaipod_web.accounts.models import User
 from devaipod_web.host import images, podman_service
 from devaipod_web.parts import GatewayPort
 from devaipod_web.projects.models import Project
-from devaipod_web.runs import backends, logs
+from devaipod_web.runs import backends, diagnosis, logs
 from devaipod_web.runs.models import Run, RunPod
 from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.stop import stop
 from devaipod_web.runs.supervisor.status import service
 from devaipod_web.targets import queries, services
 from devaipod_web.targets.models import Target
+from pods import terminal
+from pods.spec import AGENT
 from tests.agents.image import scripted_image
 from tests.e2e.installation import make_upstream
 from tests.pods import cluster as kube
@@ -236,3 +238,27 @@ async def test_a_target_that_does_not_answer_is_passed_over(place, project, ada,
     row = await db.read(Target.objects.get, pk=away.pk)
     assert row.error
     assert "away" in service.backend_error
+
+
+async def test_what_people_ask_of_a_run_on_a_cluster_is_answered_from_there(
+    place, project, ada, cluster
+):
+    """Diagnosis as a view asks for it, in a thread and with a backend of its own; a terminal as a consumer has it."""
+    run = await ask(project, ada, "sleep 90")
+    await place.until(run, "running", 120)
+    document = await asyncio.to_thread(diagnosis.of_run, await place.run(run.key))
+    assert (document["backend"], document["state"]) == ("kubernetes", "running")
+    assert {one["name"] for one in document["containers"]} >= {"agent", "sidecar"}
+    pod = await db.read(RunPod.objects.select_related("target").get, run=run)
+    assert pod.agent_started_at is not None
+    program = await terminal.open_terminal(
+        backends.of_target(pod.target), pod.name, AGENT, ["sh", "-c", "id -u"], tty=False
+    )
+    said = b""
+    while piece := await program.read():
+        said += piece
+    assert said.strip() == b"1000"
+    await program.close()
+    await db.write(stop, run, ada)
+    await place.until(run, "stopped", 30)
+    await place.gone(run)

@@ -182,7 +182,8 @@ def test_it_finds_clusters_that_are_away_or_do_not_hold_pods_to_their_network(ow
     """As the server left its rows: `make doctor` reads them without Django."""
     with contextlib.closing(sqlite3.connect(own_home / "db.sqlite3")) as database:
         database.execute(
-            "CREATE TABLE targets_target (name, kind, enabled, health, error, next_step, policies_enforced)"
+            "CREATE TABLE targets_target (name, kind, enabled, health, error, next_step, policies_enforced, "
+            "gateway_mode, relay_connected, relay_says, relay_next_step)"
         )
         rows = [
             ("podman", "podman", 1, "down", "away", "", None),
@@ -192,7 +193,9 @@ def test_it_finds_clusters_that_are_away_or_do_not_hold_pods_to_their_network(ow
             ("gone", "kubernetes", 1, "down", "no route.", "Look there.", None),
             ("off", "kubernetes", 0, "down", "no route.", "", 0),
         ]
-        database.executemany("INSERT INTO targets_target VALUES (?,?,?,?,?,?,?)", rows)
+        database.executemany(
+            "INSERT INTO targets_target VALUES (?,?,?,?,?,?,?,'direct',0,'','')", rows
+        )
         database.commit()
     found = [
         (one.code, one.what, one.mend)

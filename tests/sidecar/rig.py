@@ -99,7 +99,7 @@ class Gateway:
         return payload
 
     async def _sidecar(self, request: web.Request) -> web.WebSocketResponse:
-        assert request.headers["Authorization"] == "Bearer control-token"
+        assert request.headers["Authorization"] in ("Bearer control-token", "Bearer second-token")
         socket = web.WebSocketResponse(max_msg_size=64 << 20)
         await socket.prepare(request)
         self._live = socket

@@ -146,12 +146,10 @@ async def test_a_second_attempt_loads_the_session_and_keeps_the_workspace(rig: R
     session = rig.gateway.of("session.started")[0]["session_id"]
     await rig.stop()
     rig.gateway.events.clear()
-    (rig.folder / "token" / "control").write_text("control-token\n")
+    # A new attempt has a token of its own, and so an outbox.
+    (rig.folder / "token" / "control").write_text("second-token\n")
     (rig.workspace / "loose.txt").write_text("not staged yet\n")
     rig.gateway.config |= {"resume": True, "session_id": session, "attempt": 2}
-    # A new attempt has a pod, and so an outbox, of its own.
-    for path in (rig.folder / "state" / "outbox").iterdir():
-        path.rename(path.with_name("earlier"))
     await rig.start()
     assert rig.gateway.of("workspace.ready")[0]["resumed"] is True
     assert rig.gateway.of("session.started")[0] == {

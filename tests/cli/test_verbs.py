@@ -252,10 +252,10 @@ def test_listing_needs_no_django(environment, operator):
     assert done.returncode == 0
 
 
-def test_a_list_costs_less_than_three_tenths_of_a_second_of_processor_time(
+def test_a_list_costs_less_than_half_a_second_of_processor_time(
     environment, operator, run
 ):
-    """Wall time on a quiet machine is little more; processor time does not depend on who else is busy."""
+    """Wall time on a quiet machine is little more. A third of a second on slow processors; Django alone would be a whole one."""
     spent = []
     for _ in range(3):
         child = subprocess.Popen(
@@ -268,7 +268,7 @@ def test_a_list_costs_less_than_three_tenths_of_a_second_of_processor_time(
         child.returncode = os.waitstatus_to_exitcode(status)
         assert child.returncode == 0
         spent.append(usage.ru_utime + usage.ru_stime)
-    assert min(spent) < 0.3, spent
+    assert min(spent) < 0.5, spent
 
 
 def test_help_names_every_verb_with_a_sentence():

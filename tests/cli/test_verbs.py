@@ -252,9 +252,7 @@ def test_listing_needs_no_django(environment, operator):
     assert done.returncode == 0
 
 
-def test_a_list_costs_less_than_half_a_second_of_processor_time(
-    environment, operator, run
-):
+def test_a_list_costs_less_than_half_a_second_of_processor_time(environment, operator, run):
     """Wall time on a quiet machine is little more. A third of a second on slow processors; Django alone would be a whole one."""
     spent = []
     for _ in range(3):

@@ -45,7 +45,7 @@ test-kube: ## The tests on the cluster that KUBECONFIG names: real pods, and the
 	@test -n "$$KUBECONFIG" || { echo "make test-kube needs a cluster: KUBECONFIG must name the kubeconfig of one where you may do everything" >&2; exit 1; }
 	@$(HOST) setup --dev
 	@$(HOST) control-plane
-	@$(HOST) test -n 0 -q -m kube $(PYTEST)
+	@$(HOST) test -n 2 --dist loadfile -q -m kube $(PYTEST)
 
 bench-llm: ## What the gateway adds to a model request, beside LiteLLM and a bare pass-through
 	@$(HOST) venv --dev

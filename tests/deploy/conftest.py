@@ -12,7 +12,7 @@ from tests.deploy import cluster
 from tests.deploy.place import Place, installed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def place() -> Iterator[Place]:
     """One for all tests of this folder: coming up takes half a minute."""
     cluster.check()
@@ -20,7 +20,7 @@ def place() -> Iterator[Place]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium. Not there: the test fails, it is not skipped."""
     with launched() as browser:

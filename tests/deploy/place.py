@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -267,8 +268,22 @@ def remove() -> None:
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """The namespaces have fixed names: of the suite's processes one at a time has them, the others wait."""
+    with (Path(tempfile.gettempdir()) / "devaipod-deploy.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def installed() -> Iterator[Place]:
     """A control plane on the cluster, ready, and gone afterwards."""
+    with _alone(), _installed() as place:
+        yield place
+
+
+@contextmanager
+def _installed() -> Iterator[Place]:
     chosen = images.references()
     for image in (images.control_plane(), chosen.sidecar, chosen.agent):
         assert images.stored(image), (

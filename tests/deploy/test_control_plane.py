@@ -15,7 +15,7 @@ from tests.deploy.kubectl import kubectl
 from tests.deploy.place import DEPLOYMENT, Place, wait
 from tests.deploy.restricted import violations
 
-pytestmark = [pytest.mark.kube, pytest.mark.slow, pytest.mark.xdist_group("deploy")]
+pytestmark = [pytest.mark.kube, pytest.mark.slow]
 
 
 def container(pod: dict[str, Any], name: str) -> dict[str, Any]:

@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.kube,
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.xdist_group("deploy"),
 ]
 
 UPSTREAM = f"{REPOSITORIES}/courier.git"

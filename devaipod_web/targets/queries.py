@@ -81,9 +81,10 @@ def rooms(now: datetime | None = None, *, podman_places: int | None = None) -> d
         row.pk: Room(
             row.pk,
             row.name,
-            taken=taken.get(row.pk, 0),
+            taken=taken.get(row.pk, NONE).all,
             most=_most(row, podman_places),
             closed=why_closed(row, moment),
+            starting=taken.get(row.pk, NONE).starting,
         )
         for row in rows
     }
@@ -123,16 +124,35 @@ def _most(row: Target, podman_places: int | None) -> int | None:
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
-def _taken(rows: Sequence[Target]) -> dict[int, int]:
+@dataclass(frozen=True)
+class _Taken:
+    """Runs that hold a place at a target, and those of them that are not at work yet."""
+
+    all: int = 0
+    starting: int = 0
+
+
+NONE = _Taken()
+
+
+def _taken(rows: Sequence[Target]) -> dict[int, _Taken]:
     """Runs that hold a place, by target. One that was never given a target is podman's: it is older than targets."""
     going = RunPod.objects.filter(removed_at=None).values("run_id")
     holds = Q(state__in=ACTIVE - {State.PAUSED}) | Q(state=State.PAUSED, pk__in=going)
-    counted = Run.objects.filter(holds).order_by().values("target").annotate(n=Count("pk"))
-    found: dict[int | None, int] = {row["target"]: row["n"] for row in counted}
+    starts = Q(state__in={State.PREPARING, State.STARTING})
+    counted = (
+        Run.objects.filter(holds)
+        .order_by()
+        .values("target")
+        .annotate(n=Count("pk"), starting=Count("pk", filter=starts))
+    )
+    found = {row["target"]: _Taken(row["n"], row["starting"]) for row in counted}
+    old = found.pop(None, NONE)
     podman = next((row.pk for row in rows if row.is_podman), None)
     if podman is not None:
-        found[podman] = found.get(podman, 0) + found.pop(None, 0)
-    return {target: n for target, n in found.items() if target is not None}
+        its = found.get(podman, NONE)
+        found[podman] = _Taken(its.all + old.all, its.starting + old.starting)
+    return found
 
 
 # --- the queue ----------------------------------------------------------------------------------------------------
@@ -193,15 +213,24 @@ def words(found: Sequence[Place], *, long: bool = False) -> str:
     """
     if len(found) == 1 and found[0].room.name == PODMAN_NAME:
         place = found[0]
-        return f"place {place.place} in the queue" + (_why(place.room) if place.room.closed else "")
+        return f"place {place.place} in the queue" + (
+            _why(place.room) if _explains(place.room) else ""
+        )
     return ", ".join(
         f"place {place.place} at {place.room.name}"
-        + (_why(place.room) if long or place.room.closed else "")
+        + (_why(place.room) if long or _explains(place.room) else "")
         for place in found
     )
+
+
+def _explains(room: Room) -> bool:
+    """Whether a run waits there for something else than a place."""
+    return bool(room.closed) or (room.has_room and not room.is_open)
 
 
 def _why(room: Room) -> str:
     if room.closed:
         return f" ({room.closed.rstrip('.')})"
+    if room.has_room and not room.is_open:
+        return f" ({room.starting} runs are starting there: the next when one is at work)"
     return f" ({room.taken} of {room.most} taken)" if room.most is not None else ""

@@ -13,6 +13,7 @@ from devaipod_web.runs.services.launch import launch
 from devaipod_web.runs.services.prompt import prompt
 from devaipod_web.runs.supervisor import records
 from devaipod_web.targets import queries, services
+from devaipod_web.targets.choice import STARTING_AT_ONCE
 from devaipod_web.targets.models import Target
 from devaipod_web.targets.services import Found
 from pods.findings import finding
@@ -72,6 +73,24 @@ def test_the_first_target_that_has_room_is_taken(ada, podman, cluster, project):
     assert given(places=1) == {"a": "cluster-a", "b": "podman"}
     assert given(places=1) == {}
     assert given(places=2) == {"c": "podman"}
+
+
+def test_many_runs_start_in_turn(ada, cluster, podman, project):
+    project.targets = [cluster.key, podman.key]
+    project.save()
+    runs = [launch(project, ada, task=f"t{n}") for n in range(STARTING_AT_ONCE + 2)]
+    assert given() == {f"t{n}": "cluster-a" for n in range(STARTING_AT_ONCE)}
+    assert given() == {}
+    runs[-1].refresh_from_db()
+    assert queries.words(queries.queue_places(runs[-1])) == (
+        "place 2 at cluster-a (10 runs are starting there: the next when one is at work), "
+        "place 2 at podman"
+    )
+    # One fails, another is at work.
+    records.fail(runs[0].pk, finding("run-failed", "no"))
+    assert given() == {f"t{STARTING_AT_ONCE}": "cluster-a"}
+    Run.objects.filter(pk=runs[1].pk).update(state="running")
+    assert given() == {f"t{STARTING_AT_ONCE + 1}": "cluster-a"}
 
 
 @pytest.mark.parametrize("why", ["down", "off", "full", "no gateway"])

@@ -138,6 +138,7 @@ class QueuePlaceOut(Schema):
     target: str = doc("The target's name.", "cluster-a")
     place: int = doc("Its place there, from 1.", 2)
     taken: int = doc("Runs that have a place there.", 40)
+    starting: int = doc("Those of them that are not at work yet; ten at most start at once.", 2)
     most: int | None = doc("How many it takes; null: no bound is known.", 40)
     closed: str = doc("Why it takes none now, or empty.", "")
 
@@ -149,6 +150,7 @@ class QueuePlaceOut(Schema):
             target=room.name,
             place=place.place,
             taken=room.taken,
+            starting=room.starting,
             most=room.most,
             closed=room.closed,
         )

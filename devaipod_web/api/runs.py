@@ -216,7 +216,7 @@ def launched(owner: User, project_slug: str, **more: Any) -> Any:
             404,
             "no-such-project",
             f"There is no project {project_slug[:60]!r}.",
-            next_step="GET /api/devaipod/projects lists them.",
+            next_step="`devaipod project list` lists them, as GET /api/devaipod/projects does.",
         )
     return Status(201, find(launch(project, owner, **more).key))
 

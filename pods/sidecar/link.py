@@ -26,6 +26,8 @@ BATCH_BYTES = 1024 * 1024
 WINDOW_EVENTS = 2000
 PING_SECONDS = 20
 SILENCE_SECONDS = 60
+#: Of one dial. An address where nobody answers must not keep a pod from the next one, which a relay's move may bring.
+DIAL = aiohttp.ClientTimeout(total=20, sock_connect=5)
 BACKOFF_SECONDS = (0.05, 5.0)
 #: A refused token may be one that the gateway does not see yet; after this many refusals it is dead.
 TOKEN_REFUSALS = 5
@@ -71,7 +73,7 @@ class Link:
         """Keep the connection until cancelled. Raises Refused when dialling again is of no use."""
         least, most = BACKOFF_SECONDS
         pause = least
-        async with aiohttp.ClientSession(connector=connector()) as session:
+        async with aiohttp.ClientSession(connector=connector(), timeout=DIAL) as session:
             while True:
                 try:
                     if await self._once(session):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import aiohttp
 import pytest
 
-from pods.sidecar import gateway
+from pods.sidecar import gateway, link
 from pods.sidecar.link import gateway_address
+from pods.sidecar.outbox import Outbox
 
 
 @pytest.fixture
@@ -31,3 +35,30 @@ def test_what_is_no_address_is_not_believed(folder, monkeypatch, said):
     monkeypatch.setenv("DEVAIPOD_GATEWAY", "http://10.1.2.3:8401")
     (folder / "url").write_bytes(said)
     assert gateway.url() == "http://10.1.2.3:8401"
+
+
+async def test_an_address_that_takes_the_call_and_says_nothing_is_dialled_anew(folder, monkeypatch):
+    monkeypatch.setattr(link, "DIAL", aiohttp.ClientTimeout(total=0.2))
+    dials = asyncio.Queue[bytes]()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dials.put_nowait(await reader.readline())
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    monkeypatch.setenv("DEVAIPOD_GATEWAY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    ours = link.Link(
+        Outbox(folder / "events"),
+        token="token",
+        last_command=lambda: 0,
+        on_command=lambda _: asyncio.sleep(0),
+    )
+    dialling = asyncio.create_task(ours.run())
+    try:
+        for _ in range(2):
+            assert await asyncio.wait_for(dials.get(), 20) == b"GET /sidecar HTTP/1.1\r\n"
+    finally:
+        dialling.cancel()
+        await asyncio.gather(dialling, return_exceptions=True)
+        server.close()

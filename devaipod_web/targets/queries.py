@@ -146,12 +146,13 @@ def _taken(rows: Sequence[Target]) -> dict[int, _Taken]:
         .values("target")
         .annotate(n=Count("pk"), starting=Count("pk", filter=starts))
     )
-    found = {row["target"]: _Taken(row["n"], row["starting"]) for row in counted}
-    old = found.pop(None, NONE)
     podman = next((row.pk for row in rows if row.is_podman), None)
-    if podman is not None:
-        its = found.get(podman, NONE)
-        found[podman] = _Taken(its.all + old.all, its.starting + old.starting)
+    found: dict[int, _Taken] = {}
+    for row in counted:
+        target = podman if row["target"] is None else row["target"]
+        if target is not None:
+            before = found.get(target, NONE)
+            found[target] = _Taken(before.all + row["n"], before.starting + row["starting"])
     return found
 
 

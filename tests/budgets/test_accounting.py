@@ -1,11 +1,14 @@
 """Any interleaving of reserving, settling, flushing, dying and recovering, of several processes and budgets.
 
 What is driven is the real core, the real journal and the real database functions, without the ledger's waiting and beat. The model beside
-it is a list of what was reserved and what was settled.
+it is a list of what was reserved and what was settled. A longer look by hand:
+
+    ACCOUNTING_EXAMPLES=200 .venv/bin/pytest tests/budgets/test_accounting.py -k long
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -388,4 +391,4 @@ def test_no_interleaving_passes_a_limit_or_counts_anything_twice(run):
 
 @pytest.mark.slow
 def test_no_interleaving_does_so_however_long_one_looks(run):
-    drive(run, examples=100, steps=30)
+    drive(run, examples=int(os.environ.get("ACCOUNTING_EXAMPLES", "15")), steps=30)

@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import ssl
 import statistics
 import subprocess
@@ -45,7 +44,6 @@ IDLE_SECONDS = 120
 FEW = 5
 #: Requests a minute that a hundred idle runs may cost more than a few: the beats fall as they fall.
 BOUND_MORE = 3.0
-HOST = os.environ.get("DEVAIPOD_TEST_KUBE_HOST", "10.88.7.1")
 NAMESPACE = f"devaipod-bench-{os.getpid()}"
 _REQUEST = re.compile(rb"(?:^|\n)(GET|POST|PUT|PATCH|DELETE) (\S+) HTTP/1\.1\r\n")
 
@@ -362,14 +360,13 @@ def main() -> int:
     agent, sidecar = scripted_image(), images.references().sidecar
     cluster.load((agent, sidecar))
     meter = Meter(cluster.address_of(text), folder)
-    with socket.create_server((HOST, 0)) as free:
-        port = free.getsockname()[1]
+    port = cluster.port_for_pods(sidecar)
     settings = {
         "DEVAIPOD_MAX_RUNS": "200",
         "DEVAIPOD_KEEP_WARM_SECONDS": "0",
         "DEVAIPOD_SIDECAR_IMAGE": sidecar,
-        "DEVAIPOD_GATEWAY_LISTEN": f"{HOST}:{port}",
-        "DEVAIPOD_GATEWAY_ADDRESS": f"http://{HOST}:{port}",
+        "DEVAIPOD_GATEWAY_LISTEN": f"{cluster.HOST}:{port}",
+        "DEVAIPOD_GATEWAY_ADDRESS": f"http://{cluster.HOST}:{port}",
     }
     good = True
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +24,9 @@ from tests.pods.services import AGENT_IMAGE, SIDECAR_IMAGE, need
 
 LOAD_SECONDS = 300
 GONE_SECONDS = 90
+#: This host as pods of the cluster reach it.
+HOST = os.environ.get("DEVAIPOD_TEST_KUBE_HOST", "10.88.7.1")
+BRIDGE_SECONDS = 60
 
 
 def kubeconfig() -> str:
@@ -58,6 +62,33 @@ def load(images: Sequence[str] = (AGENT_IMAGE, SIDECAR_IMAGE)) -> None:
             argv = [*shlex.split(command), tar]
             subprocess.run(argv, check=True, capture_output=True, timeout=LOAD_SECONDS)
         done.write_text(started)
+
+
+def port_for_pods(image: str) -> int:
+    """A free port at HOST. Where that is the bridge of a node on this host, it is there from the first pod on: one of this image is run."""
+    with suppress(OSError), socket.create_server((HOST, 0)) as free:
+        return int(free.getsockname()[1])
+    name = f"first-{os.getpid()}"
+    spec = {
+        "restartPolicy": "Never",
+        "containers": [
+            {"name": "a", "image": image, "command": ["true"], "imagePullPolicy": "Never"}
+        ],
+    }
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    api("POST", "/api/v1/namespaces/default/pods", document)
+    end = time.monotonic() + BRIDGE_SECONDS
+    try:
+        while True:
+            try:
+                with socket.create_server((HOST, 0)) as free:
+                    return int(free.getsockname()[1])
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.2)
+    finally:
+        api("DELETE", f"/api/v1/namespaces/default/pods/{name}")
 
 
 def _node_started() -> str:

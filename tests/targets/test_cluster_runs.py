@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -37,9 +36,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
 ]
 
-#: The host as pods of the cluster reach it.
-HOST = os.environ.get("DEVAIPOD_TEST_KUBE_HOST", "10.88.7.1")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def podman_service_ends():
@@ -63,11 +59,10 @@ async def place(settings) -> AsyncIterator[World]:
         # This checkout's own, whoever tagged another one `dev` meanwhile.
         settings.SIDECAR_IMAGE = images.references().sidecar
         await asyncio.to_thread(kube.load, (settings.AGENT_IMAGE, settings.SIDECAR_IMAGE))
-        with socket.create_server((HOST, 0)) as free:
-            port = free.getsockname()[1]
-        door = GatewayPort(HOST, port)
+        port = await asyncio.to_thread(kube.port_for_pods, settings.SIDECAR_IMAGE)
+        door = GatewayPort(kube.HOST, port)
         await door.start()
-        settings.GATEWAY_ADDRESS = f"http://{HOST}:{port}"
+        settings.GATEWAY_ADDRESS = f"http://{kube.HOST}:{port}"
         yield here
         await here.end_supervisor()
         await door.stop()

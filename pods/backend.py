@@ -161,6 +161,10 @@ class ContainerBackend(Protocol):
         """Remove what a killed process left behind that belongs to no pod. Called on a beat; safe to repeat."""
         ...
 
+    def warning(self) -> tuple[str, str]:
+        """What is amiss though it answers, and the next step, each a sentence; both empty when nothing is."""
+        ...
+
     async def capacity(self) -> int | None:
         """How many pods of ours it takes at once, those that are there included; None: not known."""
         ...

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +44,17 @@ from pods.spec import (
 #: Whether the network is closed changes with the cluster alone; trying it makes two pods.
 PROBED_SECONDS = 3600.0
 GONE_SECONDS = 60.0
+#: What a failing health check printed is asked for again where the first answer had nothing.
+ASK_AGAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What failing health checks of a pod printed: at which version of it, and when that was asked (monotonic seconds)."""
+
+    version: str
+    at: float
+    texts: dict[str, str]
 
 
 class KubernetesBackend:
@@ -61,7 +72,7 @@ class KubernetesBackend:
         self._logs = Logs(self._client, self._watch)
         self._helpers = Helpers(self._client, self._watch, self._starter, self._ender)
         self._probed: tuple[float, bool | None] | None = None
-        self._said: dict[str, tuple[str, dict[str, str]]] = {}
+        self._said: dict[str, _Said] = {}
 
     # --- the cluster --------------------------------------------------------------------------------------
 
@@ -75,6 +86,10 @@ class KubernetesBackend:
         version = await self._client.json("GET", "/version")
         await self._client.json("GET", self._client.pods, params={"limit": 1})
         return str(version.get("gitVersion", ""))
+
+    def warning(self) -> tuple[str, str]:
+        """Whether a node lately refused to follow logs: they come late then, and cost more requests."""
+        return self._logs.warning()
 
     async def capacity(self) -> int | None:
         """How many pods the namespace's quotas leave us, those that we have included; None without a quota."""
@@ -251,15 +266,20 @@ class KubernetesBackend:
         """What failing health checks printed: the kubelet says it in events. Asked once for each change of the pod."""
         version = str(document["metadata"].get("resourceVersion", ""))
         known = self._said.get(state.id)
-        if known is not None and known[0] == version and known[1]:
-            return known[1]
+        # An event may come after the change that it caused: an answer with nothing is asked for again.
+        if (
+            known is not None
+            and known.version == version
+            and (known.texts or time.monotonic() - known.at < ASK_AGAIN_SECONDS)
+        ):
+            return known.texts
         said: dict[str, str] = {}
         for event in await events(self._client, document):
             path = str((event.get("involvedObject") or {}).get("fieldPath", ""))
             if event.get("reason") == "Unhealthy" and path.startswith("spec.containers{"):
                 text = str(event.get("message", "")).partition("probe failed:")[2]
                 said[path[len("spec.containers{") : -1]] = text.strip()[:500]
-        self._said[state.id] = (version, said)
+        self._said[state.id] = _Said(version, time.monotonic(), said)
         return said
 
     async def check_health(self, pod: str, container: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ PIECE_BYTES = 64 * 1024
 #: containerd writes longer lines in pieces of this size, and kubelets before 1.25 put a stamp before each piece.
 RUNTIME_PIECE_BYTES = 16 * 1024
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+#: A node that refused to follow a log is called short of followers for so long.
+REFUSED_SECONDS = 120.0
+#: What a kubelet writes in place of a log's lines when its user has as many inotify instances as one may have.
+REFUSED = b"failed to create fsnotify watcher"
 #: The end of a log comes before the API server knows of its container's end.
 END_SECONDS = 3.0
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d) ")
@@ -75,6 +80,8 @@ class Splitter:
         self._met = after is None
         self._rest = b""
         self._gap = False
+        #: Whether the node said that it does not follow this log.
+        self.refused = False
 
     def feed(self, data: bytes) -> list[LogLine]:
         """The lines that are whole now."""
@@ -84,12 +91,15 @@ class Splitter:
     def end(self) -> list[LogLine]:
         """What is left when the log has ended without a newline."""
         rest, self._rest = self._rest, b""
+        if rest.startswith(REFUSED):
+            self.refused = True
+            return []
         return self._line(rest) if rest else []
 
     def again(self) -> None:
         """The connection is made anew from `last` on."""
         self._after, self._met, self._rest, self._gap = self.last, self.last is None, b"", False
-        self._count = 0
+        self._count, self.refused = 0, False
 
     _count = 0
     _stamp = ""
@@ -149,6 +159,16 @@ class Logs:
 
     def __init__(self, client: KubeClient, watch: Watch) -> None:
         self._client, self._watch = client, watch
+        self._refused_at = float("-inf")
+
+    def warning(self) -> tuple[str, str]:
+        """(sentence, next step) while a node refuses to follow logs: they are read every few seconds instead, none is lost."""
+        if time.monotonic() - self._refused_at > REFUSED_SECONDS:
+            return "", ""
+        return (
+            f"A node follows no more logs than it does: the others are read every {RETRY_SECONDS[-1]:.0f} s, at a request each.",
+            "Raise fs.inotify.max_user_instances on the nodes: two for each run beside what they use, 1024 say.",
+        )
 
     async def read(
         self, pod: str, container: str, *, follow: bool, tail: int | None, since: str
@@ -220,6 +240,9 @@ class Logs:
                     return  # evicted, say: its logs went with it
                 if not follow:
                     raise
+            if splitter.refused and follow:
+                self._refused_at = time.monotonic()
+                tries = len(RETRY_SECONDS)  # asking soon again is what the node has no room for
             if not follow or (whole and await self._ended(pod, part)):
                 return
             splitter.again()

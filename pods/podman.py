@@ -91,6 +91,10 @@ class PodmanBackend:
         version = await self._client.get("/version")
         return str(version["Version"])
 
+    def warning(self) -> tuple[str, str]:
+        """Nothing: what is amiss with podman is a part's of its own."""
+        return "", ""
+
     async def capacity(self) -> int | None:
         """Not known: a host has no number of pods."""
         return None

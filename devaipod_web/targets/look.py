@@ -30,6 +30,7 @@ async def look(backend_of: Callable[[], ContainerBackend], *, policies: bool = F
         async with asyncio.timeout(LOOK_SECONDS):
             version = await backend.health()
             capacity = await backend.capacity()
+            warning, next_step = backend.warning()
     except TimeoutError:
         return Found(error=f"It did not answer within {LOOK_SECONDS:.0f} seconds.")
     except BackendError as error:
@@ -37,7 +38,7 @@ async def look(backend_of: Callable[[], ContainerBackend], *, policies: bool = F
     except Exception as error:
         log.exception("target.look_failed")
         return Found(error=f"It can't be looked at: {type(error).__name__}: {error}"[:500])
-    found = Found(version=version, capacity=capacity)
+    found = Found(version=version, capacity=capacity, warning=warning, next_step=next_step)
     return replace(found, policies_enforced=await enforced(backend)) if policies else found
 
 

@@ -240,6 +240,8 @@ class Found:
     policies_enforced: bool | None = None
     error: str = ""
     next_step: str = ""
+    #: What is amiss though it answers.
+    warning: str = ""
 
     @property
     def ok(self) -> bool:
@@ -251,7 +253,7 @@ def note_found(target_id: int, found: Found, now: datetime | None = None) -> Non
     """Write down what was found; what is only known while it answers stays as it was when it does not."""
     values: dict[str, Any] = {
         "health": Health.OK if found.ok else Health.DOWN,
-        "error": found.error[:500],
+        "error": (found.error or found.warning)[:500],
         "next_step": found.next_step[:500],
         "checked_at": now or timezone.now(),
     }

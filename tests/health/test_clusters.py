@@ -8,7 +8,7 @@ from devaipod_web import db
 from devaipod_web.accounts.models import User
 from devaipod_web.health.checks import clusters
 from devaipod_web.runs import backends
-from devaipod_web.targets import services
+from devaipod_web.targets import queries, services
 from devaipod_web.targets.models import Target
 from devaipod_web.targets.services import Found
 from tests.targets.conftest import GATEWAY, kubeconfig
@@ -71,6 +71,18 @@ async def test_policies_that_count_for_nothing_and_a_lack_of_room_are_said(clust
     assert "does not enforce network policies" in found.says
     await db.write(Target.objects.filter(pk=cluster.pk).update, enabled=False)
     assert "switched off" in (await service.check()).says
+
+
+async def test_what_is_amiss_though_it_answers_is_said_and_it_takes_runs_all_the_same(cluster):
+    service = await only()
+    found = Found(version="v1", warning="A node follows no more logs.", next_step="Raise it.")
+    await db.write(services.note_found, cluster.pk, found)
+    seen = await service.check()
+    assert (seen.health, seen.next_step) == ("degraded", "Raise it.")
+    assert seen.says == "It answers. A node follows no more logs."
+    assert (await db.read(queries.rooms))[cluster.pk].is_open
+    await db.write(services.note_found, cluster.pk, Found(version="v1"))
+    assert (await service.check()).health == "ok"
 
 
 async def test_asking_again_asks_the_cluster_itself(cluster):

@@ -39,6 +39,18 @@ def test_what_ends_without_a_newline_is_a_line() -> None:
     assert texts(splitter.end()) == [b"line 1"]
 
 
+def test_a_node_that_follows_no_more_logs_says_so_and_that_is_no_line() -> None:
+    """What a kubelet answers when its user has no inotify instance left: the lines there are, then this."""
+    splitter = Splitter("agent", None)
+    said = b"failed to create fsnotify watcher: too many open files"
+    assert texts(splitter.feed(line(1) + said)) == [b"line 1"]
+    assert splitter.end() == [] and splitter.refused
+    splitter.again()
+    assert not splitter.refused
+    splitter.feed(line(1) + b"2026-11-28T12:00:09Z " + said + b"\n")
+    assert splitter.end() == [] and not splitter.refused
+
+
 def test_a_cursor_passes_over_what_was_read_also_among_equal_stamps() -> None:
     data = b"".join(line(n, stamp=n // 3) for n in range(12))
     everything = Splitter("agent", None).feed(data)

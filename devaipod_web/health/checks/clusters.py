@@ -66,6 +66,8 @@ def _judged(row: Target, closed: str) -> tuple[str, str, Health]:
             "Use a plugin that enforces NetworkPolicy (Calico, Cilium), then test the target.",
             Health.DEGRADED,
         )
+    if row.error:
+        return f"It answers. {row.error}", row.next_step, Health.DEGRADED
     if closed:
         return (
             f"It answers, and takes no run now: {closed}.".replace("..", "."),

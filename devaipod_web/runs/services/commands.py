@@ -38,6 +38,8 @@ def pending(pod: RunPod) -> list[RunCommand]:
     belongs to the next attempt, or waits until the run is resumed.
     """
     found = RunCommand.objects.filter(run_id=pod.run_id, state__in=OPEN)
+    if not found.exists():
+        return []  # as nearly always: every connected sidecar asks on a beat
     own = Q(pod=pod)
     told_to_stop = RunCommand.objects.filter(pod=pod, kind=CommandKind.STOP).exists()
     state, agent = Run.objects.values_list("state", "agent").get(pk=pod.run_id)

@@ -88,8 +88,7 @@ class PodmanBackend:
 
     async def health(self) -> str:
         """podman's version."""
-        version = await self._client.get("/version")
-        return str(version["Version"])
+        return await self._client.version()
 
     def warning(self) -> tuple[str, str]:
         """Nothing: what is amiss with podman is a part's of its own."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket as line
+import struct
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pods import podman_api_logs, podman_images
@@ -143,6 +147,22 @@ async def test_more_volumes_than_the_host_had_loop_devices_can_be_mounted(kit: K
     for spec in specs:
         _, said = await kit.sh(spec, "grep -c loop /proc/mounts")
         assert int(said) == 2
+
+
+async def test_a_look_at_its_health_starts_no_process_on_its_side(kit: Kit, socket: Path) -> None:
+    """It is looked at every few seconds for as long as a server runs."""
+    with line.socket(line.AF_UNIX) as asked:
+        asked.connect(str(socket))
+        peer = asked.getsockopt(line.SOL_SOCKET, line.SO_PEERCRED, struct.calcsize("3i"))
+    service = psutil.Process(struct.unpack("3i", peer)[0])
+    before = service.cpu_times()
+    versions = {await kit.backend.health() for _ in range(5)}
+    after = service.cpu_times()
+    assert after.children_user + after.children_system == pytest.approx(
+        before.children_user + before.children_system, abs=0.05
+    )
+    said = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=True)
+    assert versions == {said.stdout.split()[-1]}
 
 
 async def test_a_silent_service_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -74,14 +74,14 @@ class Gateway:
         path = home.gateway_socket()
         facts = {"sidecars": str(len(sidecar.connected_pods()))}
         try:
-            status, _ = await probe.get(path, "/", host="gateway")
+            answer = await probe.get(path, "/", host="gateway")
         except FileNotFoundError:
             return _no_door(f"Its socket {path.name} is gone.", facts)
         except (OSError, ValueError) as error:
             words = getattr(error, "strerror", "") or str(error)
             return _no_door(f"Nobody answers at its socket: {words}.", facts)
-        if status != 404:
-            return _no_door(f"Somebody else answers at its socket (status {status}).", facts)
+        if answer.status != 404:
+            return _no_door(f"Somebody else answers at its socket (status {answer.status}).", facts)
         found = _by_lag(lag, f"It answers; sidecars connected: {facts['sidecars']}.")
         return Report(
             found.health,
@@ -121,12 +121,12 @@ class GatewayPort:
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
         facts = {"listens at": where}
         try:
-            status, _ = await probe.get_at(everywhere.get(part.host, part.host), part.port, "/")
+            answer = await probe.get_at(everywhere.get(part.host, part.host), part.port, "/")
         except (OSError, ValueError) as error:
             words = getattr(error, "strerror", "") or str(error)
             return _no_door(f"Nobody answers at {where}: {words}.", facts)
-        if status != 404:
-            return _no_door(f"Somebody else answers at {where} (status {status}).", facts)
+        if answer.status != 404:
+            return _no_door(f"Somebody else answers at {where} (status {answer.status}).", facts)
         return Report(
             Health.OK,
             f"It answers at {where}.",

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket as line
 import struct
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from devaipod_web.host.facts import podman_version
 from pods import podman_api_logs, podman_images
 from pods.errors import BackendUnavailable, PodNotFound, PodRefused
 from pods.podman import PodmanBackend
@@ -161,8 +161,7 @@ async def test_a_look_at_its_health_starts_no_process_on_its_side(kit: Kit, sock
     assert after.children_user + after.children_system == pytest.approx(
         before.children_user + before.children_system, abs=0.05
     )
-    said = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=True)
-    assert versions == {said.stdout.split()[-1]}
+    assert versions == {".".join(map(str, podman_version("podman")))}
 
 
 async def test_a_silent_service_is_named_with_what_to_do(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def place(images: str) -> Iterator[Installation]:
         folder / "home",
         DEVAIPOD_ALLOWED_PRIVATE_NETWORKS="127.0.0.0/8",
         DEVAIPOD_MAX_RUNS="2",
-        DEVAIPOD_HEALTH_SECONDS="1",
+        DEVAIPOD_HEALTH_SECONDS="2",
         DEVAIPOD_STUCK_AFTER_SECONDS="15",
         CONTAINERS_REGISTRIES_CONF=str(conf),
     ) as made:

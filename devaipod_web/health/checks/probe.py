@@ -48,4 +48,6 @@ async def _ask(
     if len(words) < 2 or not words[0].startswith("HTTP/"):
         raise ValueError("it does not speak HTTP")
     pairs = (line.partition(":")[::2] for line in lines)
-    return Answer(int(words[1]), {name.strip().lower(): value.strip() for name, value in pairs}, body)
+    return Answer(
+        int(words[1]), {name.strip().lower(): value.strip() for name, value in pairs}, body
+    )

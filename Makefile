@@ -34,7 +34,7 @@ doctor: ## Say what is wrong on this host, and what mends it
 	@$(HOST) doctor
 
 test: setup ## The whole test suite: real podman, agents, Chromium
-	@$(HOST) test -n 3 --dist worksteal -q -m "not kube" $(PYTEST)
+	@$(HOST) test -n 3 --dist loadfile --no-loadscope-reorder -q -m "not kube" $(PYTEST)
 
 check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev

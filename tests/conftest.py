@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -43,10 +45,20 @@ INTEGRATION = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the modules of INTEGRATION as slow."""
+    """Mark the modules of INTEGRATION as slow, and put those first that take long: the quick ones fill the end of every process."""
+    files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         if item.path.as_posix().endswith(INTEGRATION):
             item.add_marker(pytest.mark.slow)
+        files.setdefault(item.path, []).append(item)
+    items[:] = chain.from_iterable(sorted(files.values(), key=_turn))
+
+
+def _turn(items: list[pytest.Item]) -> tuple[int, int]:
+    """When a module's turn is: installations with pods and browsers, then what is slow, then the rest; each time the fullest first."""
+    marks = {mark.name for item in items for mark in item.iter_markers()}
+    kind = 0 if marks & {"podman", "browser"} else 1 if "slow" in marks else 2
+    return kind, -len(items)
 
 
 #: How long an example takes, or its making, says how busy the machine is, and nothing about the code.
@@ -58,6 +70,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-machine")
 
 PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_permission_rows() -> None:
+    """Nobody reads Django's own permissions, and every test that commits would have them made anew: 120 rows."""
+    from django.contrib.auth.management import create_permissions
+    from django.db.models.signals import post_migrate
+
+    uid = "django.contrib.auth.management.create_permissions"
+    assert post_migrate.disconnect(create_permissions, dispatch_uid=uid)
 
 
 @pytest.fixture

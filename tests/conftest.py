@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import hypothesis
@@ -51,11 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.as_posix().endswith(INTEGRATION):
             item.add_marker(pytest.mark.slow)
         files.setdefault(item.path, []).append(item)
-    items[:] = chain.from_iterable(sorted(files.values(), key=_turn))
+    items[:] = [item for _, kept in sorted(files.items(), key=_turn) for item in kept]
 
 
-def _turn(items: list[pytest.Item]) -> tuple[int, int]:
+def _turn(file: tuple[Path, list[pytest.Item]]) -> tuple[int, int]:
     """When a module's turn is: installations with pods and browsers, then what is slow, then the rest; each time the fullest first."""
+    _, items = file
     marks = {mark.name for item in items for mark in item.iter_markers()}
     kind = 0 if marks & {"podman", "browser"} else 1 if "slow" in marks else 2
     return kind, -len(items)

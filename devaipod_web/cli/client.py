@@ -20,6 +20,7 @@ API = "/api/devaipod"
 TIMEOUT_SECONDS = 60.0
 #: A followed stream sends a blank line at least every 15 s; silence for longer means that the connection is dead.
 STREAM_TIMEOUT_SECONDS = 60.0
+READ_BYTES = 65536
 LOCAL_TOKEN = "cli.token"
 #: What to do where the server's problem document names nothing.
 NEXT_STEPS = {
@@ -161,12 +162,13 @@ class Client:
         connection, response = self._open("GET", path, query=query, timeout=STREAM_TIMEOUT_SECONDS)
         opened()
         try:
-            while True:
-                line = response.readline()
-                if not line:
-                    return
-                if line.strip():
-                    yield json.loads(line)
+            rest = b""
+            # Not `readline`: http.client takes a chunked answer that breaks off for one that has ended there.
+            while data := response.read1(READ_BYTES):
+                *lines, rest = (rest + data).split(b"\n")
+                yield from (json.loads(line) for line in lines if line.strip())
+            if rest.strip():
+                yield json.loads(rest)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ServerGone(
                 f"The connection to {self.url} broke.",

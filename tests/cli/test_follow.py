@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from devaipod_web.cli.client import Client, ServerGone
 from devaipod_web.runs import events
 from devaipod_web.runs.models import Run
 from tests.cli.conftest import ROOT
@@ -110,6 +111,63 @@ def test_a_broken_stream_goes_on_from_the_last_event_without_gap_or_repeat(
     assert command.returncode == 0
     assert complaints.count("connection to the server broke") == 2
     assert complaints.count("Connected again.") == 2
+
+
+def test_a_stream_that_breaks_off_has_not_ended(monkeypatch):
+    """Two documents, the second in two pieces, and then the server is gone between two chunks or in the middle of one."""
+    for left in (b"", b"5\r\n{", b"ff\r\n{"):
+        pieces = [b'{"n": 1}\n{"n"', b": 2}\n"]
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with answering(head + chunks + left) as url:
+            monkeypatch.setenv("DEVAIPOD_URL", url)
+            monkeypatch.setenv("DEVAIPOD_TOKEN", "x")
+            stream = Client().stream("/runs/x/events")
+            assert [next(stream), next(stream)] == [{"n": 1}, {"n": 2}]
+            with pytest.raises(ServerGone):
+                next(stream)
+        with answering(head + chunks + b"0\r\n\r\n") as url:
+            monkeypatch.setenv("DEVAIPOD_URL", url)
+            assert len(list(Client().stream("/runs/x/events"))) == 2
+
+
+@contextlib.contextmanager
+def answering(answer: bytes):
+    """A server that says this to whoever comes first, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            line, _ = listener.accept()
+            with line:
+                line.recv(65536)
+                line.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+def test_an_end_is_believed_once_everything_before_it_was_seen(
+    here, environment, operator, run, monkeypatch
+):
+    """A proxy on the way may end the answer as if it were whole."""
+    for number in range(3):
+        events.record(run, "message", {"message_id": "m", "text": f"word {number}"})
+    end(run, "succeeded")
+    whole, asked = Client.stream, []
+
+    def cut(self, path, *, opened=lambda: None, **query):
+        documents = list(whole(self, path, opened=opened, **query))
+        asked.append(query["after"])
+        yield from documents[:2]
+
+    monkeypatch.setattr(Client, "stream", cut)
+    done = here("events", run.key, "--follow", "--json", env=environment(operator))
+    run.refresh_from_db()
+    rows = [json.loads(line)["seq"] for line in done.stdout.splitlines()]
+    assert rows == list(range(1, run.last_seq + 1))
+    assert len(asked) > 1
 
 
 def test_events_go_on_from_a_cursor(alice, run):

@@ -112,7 +112,7 @@ def test_page_api_and_cli_show_the_same_of_every_attempt_and_container(place: In
 def test_a_server_killed_between_a_pods_end_and_its_archive_finishes_it_at_the_next_start(
     place: Installation, pause: float
 ):
-    key, pod = launched(place, "log 20 100\nflood 12")
+    key, pod = launched(place, "log 20 100\nflood 4")
     place.wait_for_event(key, "turn.ended", seconds=90)
     time.sleep(pause)
     place.kill9()

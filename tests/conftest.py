@@ -16,16 +16,24 @@ from devaipod_web.runs.models import Run
 #: Modules that drive real git, HTTP servers or processes throughout, or walk long lists: `make test` runs them, `make check`
 #: (under a minute) does not.
 INTEGRATION = (
+    "accounts/test_permissions.py",
     "api/test_auth.py",
     "api/test_delete.py",
     "api/test_lists.py",
+    "api/test_once.py",
+    "api/test_reviews.py",
     "api/test_streams.py",
+    "api/test_tokens.py",
+    "api/test_usage.py",
     "budgets/test_accounting.py",
     "budgets/test_ledger.py",
     "budgets/test_pause.py",
+    "cli/test_targets.py",
+    "forges/test_git.py",
     "forges/test_http.py",
     "forges/test_staging.py",
     "gateway/test_doors.py",
+    "gateway/test_port.py",
     "gateway/test_relayed.py",
     "gateway/test_sidecar_socket.py",
     "host/test_doctor.py",
@@ -35,11 +43,16 @@ INTEGRATION = (
     "llm/test_routes.py",
     "llm/test_vertex.py",
     "llm/test_wire_forms.py",
+    "pages/test_pages.py",
+    "pages/test_sockets.py",
+    "projects/test_providers.py",
     "reviews/test_pages.py",
     "reviews/test_promote.py",
     "reviews/test_refresh.py",
+    "runs/test_logs.py",
     "sidecar/test_relay.py",
     "spend/test_pages.py",
+    "spend/test_sums.py",
 )
 
 
@@ -58,10 +71,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(file: tuple[Path, list[pytest.Item]]) -> tuple[int, int]:
-    """When a module's turn is: installations with pods and browsers, then what is slow, then the rest; each time the fullest first."""
+    """When a module's turn is: what has pods, browsers or a cluster, then what is slow, then the rest; each time the fullest first."""
     _, items = file
     marks = {mark.name for item in items for mark in item.iter_markers()}
-    kind = 0 if marks & {"podman", "browser"} else 1 if "slow" in marks else 2
+    kind = 0 if marks & {"podman", "browser", "kube"} else 1 if "slow" in marks else 2
     return kind, -len(items)
 
 

@@ -38,6 +38,7 @@ doctor: ## Say what is wrong on this host, and what mends it
 test: setup ## The whole test suite: real podman, agents, Chromium
 	@$(HOST) test -n 3 --dist loadfile --no-loadscope-reorder -q -m "not kube" $(PYTEST)
 
+# schemathesis: slow as well, and making its tests alone takes each process five seconds.
 check: ## ruff, mypy and the unit tests: under a minute
 	@$(HOST) venv --dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy devaipod_web pods tests \

@@ -54,7 +54,7 @@ class PodmanClient:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def version(self) -> str:
-        """podman's version, from a ping: `/version` would start eight processes on podman's side at each call, 0.4 s of processor time."""
+        """podman's version, from a ping: `/version` starts several programs to tell theirs too: 0.4 s of processor time."""
         answer = await self.run(self.open, "GET", "/_ping")
         return str(answer.headers.get(VERSION_HEADER, ""))
 

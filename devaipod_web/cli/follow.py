@@ -28,17 +28,19 @@ def documents(
     *,
     cursor: str,
     after: int,
-    over: Callable[[Client, int], bool],
+    over: Callable[[Client], bool],
     give_up: str,
     **query: Any,
 ) -> Iterator[dict[str, Any]]:
     """The documents of a followed stream from the number `after` of their field `cursor` on, none twice and none left out.
 
-    A connection that breaks is made again; a stream that ends by itself is believed only when `over`, asked with the last number,
-    says so too. `give_up` is the next step of the ServerGone that is raised when the server stays away.
+    A connection that breaks is made again; a stream that ends by itself is believed only when `over` said so before it began:
+    what came between the two would be lost else. `give_up` is the next step of the ServerGone that is raised when the server
+    stays away.
     """
     gone_since: float | None = None
     tries = 0
+    ended = False
 
     def opened() -> None:
         nonlocal gone_since, tries
@@ -53,8 +55,11 @@ def documents(
             for document in stream:
                 after = int(document[cursor])
                 yield document
-            if over(client, after):
+            if ended:
                 return
+            ended = over(client)
+            if ended:
+                continue
         except ServerGone as error:
             now = time.monotonic()
             if gone_since is None:
@@ -72,9 +77,8 @@ def documents(
 def run_events(key: str, *, after: int) -> Iterator[dict[str, Any]]:
     """A run's events until it has ended."""
 
-    def over(client: Client, seen: int) -> bool:
-        found = client.get(f"/runs/{segment(key)}")
-        return found["state"] in OUTCOMES and found["last_seq"] <= seen
+    def over(client: Client) -> bool:
+        return client.get(f"/runs/{segment(key)}")["state"] in OUTCOMES
 
     return documents(
         f"/runs/{segment(key)}/events",

@@ -235,7 +235,7 @@ def _pod_of(client: Client, key: str, attempt: int) -> str:
 
 
 def _followed(path: str, query: dict[str, Any], *, pod: str, key: str) -> Iterator[dict[str, Any]]:
-    def over(client: Client, _: int) -> bool:
+    def over(client: Client) -> bool:
         # After the first connection the cursor alone counts, else a tail would skip what came meanwhile.
         query.pop("tail", None)
         return client.get(f"/pods/{segment(pod)}")["removed_at"] is not None

@@ -18,6 +18,9 @@ from devaipod_web.host.process import follow, quick
 from devaipod_web.host.terminal import Terminal
 
 SETUP_SECONDS = 120.0
+#: How often a pod's removal is tried, and what lies between, in seconds.
+REMOVALS = 3
+REMOVAL_PAUSE_SECONDS = 0.5
 
 
 def prepare(
@@ -127,13 +130,26 @@ def clean(folder: Path, *, say: Terminal) -> None:
     label = f"label=io.devaipod.installation={identity}"
     with say.step("removing pods and volumes of this installation"):
         for name in pods_alive():
-            quick(["podman", "pod", "rm", "--force", "--time", "0", name], timeout=60, env=env)
+            _remove_pod(name, env)
         volumes = quick(["podman", "volume", "ls", "--quiet", "--filter", label], env=env).split()
         for volume in volumes:
             quick(["podman", "volume", "rm", "--force", volume], timeout=60, env=env)
     shutil.rmtree(home.runtime_dir(), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     say(f"✓ {folder} is gone")
+
+
+def _remove_pod(name: str, env: dict[str, str]) -> None:
+    """Remove a pod by force. Raises CommandFailed when podman does not do it in REMOVALS attempts."""
+    for left in reversed(range(REMOVALS)):
+        try:
+            quick(["podman", "pod", "rm", "--force", "--time", "0", name], timeout=60, env=env)
+            return
+        except CommandFailed:
+            # podman 4.3 gives up when a container ends by itself just before it is killed; the next attempt finds it ended.
+            if not left:
+                raise
+        time.sleep(REMOVAL_PAUSE_SECONDS)
 
 
 def link(folder: Path) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from devaipod_web.cli.client import Client, ServerGone
 from devaipod_web.runs import events
-from devaipod_web.runs.models import Run
+from devaipod_web.runs.models import Run, RunEvent
 from tests.cli.conftest import ROOT
 from tests.cli.test_verbs import end, wait_for_run
 
@@ -148,26 +148,35 @@ def answering(answer: bytes):
         thread.join(10)
 
 
-def test_an_end_is_believed_once_everything_before_it_was_seen(
+def test_what_came_between_the_streams_end_and_the_runs_is_not_lost(
     here, environment, operator, run, monkeypatch
 ):
-    """A proxy on the way may end the answer as if it were whole."""
-    for number in range(3):
-        events.record(run, "message", {"message_id": "m", "text": f"word {number}"})
-    end(run, "succeeded")
+    """A proxy on the way ends the answer as if it were whole, and the run ends before anybody asks."""
+    events.record(run, "message", {"message_id": "m", "text": "word"})
     whole, asked = Client.stream, []
 
-    def cut(self, path, *, opened=lambda: None, **query):
-        documents = list(whole(self, path, opened=opened, **query))
+    def cut(self, path, **query):
         asked.append(query["after"])
-        yield from documents[:2]
+        if len(asked) > 1:
+            return whole(self, path, **query)
+        first = whole(self, path, **{**query, "follow": False})
+        documents = list(first)
+        end(run, "succeeded")
+        return iter(documents)
 
     monkeypatch.setattr(Client, "stream", cut)
     done = here("events", run.key, "--follow", "--json", env=environment(operator))
     run.refresh_from_db()
     rows = [json.loads(line)["seq"] for line in done.stdout.splitlines()]
     assert rows == list(range(1, run.last_seq + 1))
-    assert len(asked) > 1
+    assert len(asked) == 2
+
+
+def test_an_ended_run_whose_events_are_not_all_there_ends(here, environment, operator, run):
+    events.record(run, "message", {"message_id": "m", "text": "word"})
+    end(run, "succeeded")
+    RunEvent.objects.filter(run=run).delete()
+    assert here("events", run.key, "--follow", env=environment(operator)).returncode == 0
 
 
 def test_events_go_on_from_a_cursor(alice, run):

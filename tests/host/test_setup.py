@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devaipod_web.host import images, packages, terminal
+from devaipod_web.host import commands, images, packages, terminal
 from devaipod_web.host.errors import CommandFailed, HostError, PackagesMissing
 from devaipod_web.host.facts import look
 from devaipod_web.host.process import follow
@@ -54,6 +55,23 @@ def test_a_host_without_podman_is_told_the_one_command_for_each_system(programs,
     assert re.search(r"Debian, Ubuntu: +sudo apt-get install .*\bpodman\b", message)
     assert re.search(r"Fedora: +sudo dnf install .*\bpodman\b", message)
     assert "mmdebstrap" in message
+
+
+@pytest.mark.parametrize(("failures", "works"), [(1, True), (2, True), (3, False)])
+def test_a_pod_that_podman_fails_to_remove_is_tried_again(tmp_path, failures, works):
+    """podman 4.3 ends with 125 when a container ended by itself just before its kill."""
+    tried = tmp_path / "tried"
+    podman = tmp_path / "podman"
+    podman.write_text(
+        f'#!/bin/sh\necho "$@" >> {tried}\n'
+        f'[ "$(wc -l < {tried})" -gt {failures} ] && exit 0\n'
+        "echo 'sending SIGKILL to container x: container state improper: stopped' >&2; exit 125\n"
+    )
+    podman.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with contextlib.nullcontext() if works else pytest.raises(CommandFailed, match="improper"):
+        commands._remove_pod("shop-1", env)
+    assert len(tried.read_text().splitlines()) == min(failures + 1, commands.REMOVALS)
 
 
 def test_a_host_with_everything_needs_nothing_installed(out):

@@ -40,7 +40,7 @@ class Podman:
         )
 
     async def check(self) -> Report:
-        """Ping it: the answer names its version. `/version` would start eight processes on podman's side to tell it."""
+        """Ping it: the answer names its version, as `PodmanClient.version` says."""
         if not settings.PODMAN:
             return Report(Health.OK, "It is not used here (DEVAIPOD_PODMAN).")
         try:
